@@ -1,0 +1,1 @@
+"""A BitLoot-shaped shop on embedded servers: schema, traffic, fake providers."""

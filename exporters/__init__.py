@@ -1,0 +1,1 @@
+"""One module per subject watched: a collector, its metrics, and the SUBJECT that owns them."""

@@ -1,0 +1,1 @@
+"""One module per scheduled job. The first arrive with the scheduler."""

@@ -1,0 +1,1 @@
+"""The operator's hand: the command line and everything only it needs."""

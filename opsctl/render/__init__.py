@@ -1,0 +1,1 @@
+"""From spec to files: generated documents."""

@@ -1,0 +1,1 @@
+"""What exporters, jobs, actions and reports share: one small module per area."""

@@ -1,0 +1,114 @@
+"""What a metric and a subject ARE: frozen data, no I/O, nothing of ours imported.
+
+A metric is declared once, in its subject's module, and called to make a sample::
+
+    BALANCE = Gauge("bitloot_provider_balance", "Funds held, in units of `currency`.", ("provider", "currency"))
+    yield BALANCE(12.45, provider="kinguin", currency="EUR")
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+LabelValues = tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A metric family.
+
+    Attributes:
+        name: Exposition name in base units; counters end in `_total`.
+        help: One sentence, with the unit.
+        labels: Label names, in exposition order.
+    """
+
+    name: str
+    help: str
+    labels: tuple[str, ...] = ()
+
+    def values(self, labels: dict[str, str]) -> LabelValues:
+        """Order `labels` as declared.
+
+        Raises:
+            ValueError: A label is missing or not declared.
+        """
+        if labels.keys() != set(self.labels):
+            raise ValueError(f"{self.name} has the labels {self.labels}, not {tuple(labels)}")
+        return tuple(labels[name] for name in self.labels)
+
+
+@dataclass(frozen=True, slots=True)
+class Gauge(Metric):
+    """A value that goes up and down; absent when its source is."""
+
+    def __call__(self, value: float, **labels: str) -> Sample:
+        """One reading."""
+        return Sample(self, self.values(labels), (float(value),))
+
+
+@dataclass(frozen=True, slots=True)
+class Counter(Metric):
+    """A count of things that happened: it never goes down and survives restarts."""
+
+    def __post_init__(self) -> None:
+        if not self.name.endswith("_total"):
+            raise ValueError(f"a counter's name ends in _total: {self.name}")
+
+    def __call__(self, value: float, **labels: str) -> Sample:
+        """The count so far."""
+        return Sample(self, self.values(labels), (float(value),))
+
+
+@dataclass(frozen=True, slots=True)
+class Histogram(Metric):
+    """Counts by upper bound, with their sum.
+
+    Attributes:
+        buckets: Upper bounds in ascending order, without +Inf.
+    """
+
+    buckets: tuple[float, ...] = ()
+
+    def __call__(self, value: tuple[float, ...], **labels: str) -> Sample:
+        """The state so far: one count per bucket (not cumulative), the count above the last bound, then the sum."""
+        if len(value) != self.width:
+            raise ValueError(f"{self.name} takes {self.width} numbers, not {len(value)}")
+        return Sample(self, self.values(labels), value)
+
+    @property
+    def width(self) -> int:
+        """How many numbers make up one state: the buckets, +Inf, the sum."""
+        return len(self.buckets) + 2
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One series of a metric with its value.
+
+    Attributes:
+        value: One number for a gauge or counter; a histogram's state (see `Histogram.__call__`).
+    """
+
+    metric: Metric
+    labels: LabelValues
+    value: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """One thing watched: an exporter module's identity.
+
+    Attributes:
+        name: What `opsctl exporter run NAME` takes.
+        title: For people.
+        needs: Settings without which it cannot run, by environment name.
+        metrics: Every family it owns. A family has exactly one owner.
+        collectors: `callable(settings)` giving its collectors, as "module:function".
+    """
+
+    name: str
+    title: str
+    needs: tuple[str, ...]
+    metrics: tuple[Metric, ...]
+    collectors: str
