@@ -1,0 +1,73 @@
+"""Redis clients by URL: one server (tcp, TLS, unix socket), a cluster, or a master found through sentinels.
+
+redis://user:password@host:6379/0            rediss:// for TLS
+unix:///run/redis/redis.sock?db=0
+redis+cluster://host:7000                    rediss+cluster:// for TLS
+redis+sentinel://s1:26379,s2:26379/mymaster  rediss+sentinel:// for TLS; /mymaster/2 for database 2
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster, Sentinel
+from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import SentinelConnectionPool
+from redis.backoff import NoBackoff
+
+from opslib.errors import ConfigError
+
+Client = Redis | RedisCluster
+
+
+def client(url: str, *, name: str, timeout: float, max_connections: int = 1) -> Client:
+    """A client that connects at its first command.
+
+    Args:
+        url: See the module's docstring.
+        name: How it shows in CLIENT LIST.
+        timeout: Seconds for connecting and for each answer. There is no retry: the caller's clock is the retry.
+        max_connections: At most so many; further callers wait for one.
+
+    Raises:
+        ConfigError: The URL names no way to a server.
+    """
+    common: dict[str, Any] = {
+        "client_name": name,
+        "socket_timeout": timeout,
+        "socket_connect_timeout": timeout,
+        "retry": Retry(NoBackoff(), 0),
+        "protocol": 2,
+    }
+    scheme, _, topology = urlsplit(url).scheme.partition("+")
+    if topology == "cluster":
+        return RedisCluster.from_url(url.replace("+cluster", "", 1), **common, max_connections=max_connections)
+    if topology == "sentinel":
+        return _through_sentinel(url, tls=scheme == "rediss", common=common, max_connections=max_connections)
+    pool = BlockingConnectionPool.from_url(url, **common, max_connections=max_connections, timeout=timeout)
+    return Redis.from_pool(pool)
+
+
+def _through_sentinel(url: str, *, tls: bool, common: dict[str, Any], max_connections: int) -> Redis:
+    parts = urlsplit(url)
+    credentials, _, hosts = parts.netloc.rpartition("@")
+    service, _, db = parts.path.strip("/").partition("/")
+    if not service:
+        raise ConfigError("REDIS_URL: a sentinel URL ends in the master's name: redis+sentinel://host:26379/mymaster")
+    username, _, password = credentials.partition(":")
+    addresses = [
+        (host or "localhost", int(port or 26379)) for host, _, port in (h.partition(":") for h in hosts.split(","))
+    ]
+    sentinel = Sentinel(addresses, sentinel_kwargs=common, ssl=tls)  # type: ignore[no-untyped-call]
+    master: Redis = sentinel.master_for(
+        service,
+        connection_pool_class=SentinelConnectionPool,
+        db=int(db or 0),
+        username=unquote(username) or None,
+        password=unquote(password) or None,
+        max_connections=max_connections,
+        ssl=tls,
+        **common,
+    )
+    return master
