@@ -48,7 +48,7 @@ def _hidden(kind: str, meaning: str) -> Any:
 class Settings(BaseModel):
     """Every setting, checked. An attribute is the environment name in lower case; None means not set."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, str_strip_whitespace=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     database_url: PostgresDsn | None = _hidden("Postgres URL or DSN", "The application's database; read by views only.")
     ops_database_url: PostgresDsn | None = _hidden("Postgres URL or DSN", "Our own schema `ops`; unset: DATABASE_URL.")
@@ -114,7 +114,7 @@ class Settings(BaseModel):
         Raises:
             ConfigError: Naming each missing one, what it is for and how to set it.
         """
-        missing = [_NAMES[name] for name in names if getattr(self, name.lower()) is None]
+        missing = [field for field in map(_NAMES.__getitem__, names) if getattr(self, field.attribute) is None]
         if missing:
             raise ConfigError("\n".join(f"{field.name} is not set: {field.how()}" for field in missing))
         return self
