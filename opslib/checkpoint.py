@@ -102,7 +102,7 @@ class Checkpoint:
         if not locked["ok"]:
             await self.close()
             raise CheckpointHeldError(
-                f"another exporter holds the checkpoint {self.name!r}; stop it, or give this one its own OPS_EXPORTER_NAME"
+                f"another exporter holds the checkpoint {self.name!r}; stop it, or set another OPS_EXPORTER_NAME"
             )
         stored = await self._one(
             "SELECT coalesce((SELECT epoch FROM ops.exporter_checkpoints WHERE exporter = %(name)s), 0) AS epoch"
@@ -145,7 +145,7 @@ class Checkpoint:
         """Commit the position and the counts made up to now, then show them.
 
         Raises:
-            CheckpointHeldError: Another exporter took the name; what was counted since the last save is theirs to count.
+            CheckpointHeldError: Another exporter took the name; what was counted since the last save is theirs.
             SourceError: The store is away; everything is kept for the next call.
         """
         if not self.kept:
@@ -159,7 +159,8 @@ class Checkpoint:
         self._moved, self._behind_since = {}, None
         try:
             await self._one(
-                "SELECT ops.checkpoint_save(%(name)s, %(epoch)s, %(position)s, %(series)s::text[], %(values)s::jsonb[])",
+                """SELECT ops.checkpoint_save(%(name)s, %(epoch)s, %(position)s,
+                                              %(series)s::text[], %(values)s::jsonb[]) AS saved_at""",
                 epoch=self._epoch,
                 position=Jsonb(moved),
                 series=[series_name(key) for key in values],

@@ -76,7 +76,7 @@ class Collector(ABC):
             OpsError: The source is away or answered nonsense; no gauge is shown.
         """
 
-    async def probe(self) -> None:
+    async def probe(self) -> None:  # noqa: B027 - what is read at each scrape is its own probe
         """For a collector on its own clock: is the source there right now? Asked at every scrape.
 
         Raises:

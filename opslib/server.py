@@ -79,7 +79,7 @@ class Exporter:
         self._duplicates += page.dropped
         dropped = self._duplicates + sum(watch.collector.dropped for watch in self.watches)
         page.add([self._build, DROPPED(dropped)])
-        process = (generate_openmetrics if openmetrics else generate_latest)(self._process)  # type: ignore[no-untyped-call]
+        process = (generate_openmetrics if openmetrics else generate_latest)(self._process)
         return page.render(openmetrics=openmetrics).encode() + process
 
     async def start(self) -> None:

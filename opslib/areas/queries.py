@@ -1,0 +1,71 @@
+"""The named queries: each `*.sql` beside this module, split at its `-- name:` lines.
+
+A query is written once and read by whoever needs it: exporters, CLI, boards, reports. It names canonical views
+(`ops_view`) or our own tables (`ops`), never the application's; a test explains each of them without sequential scans.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal, cast
+
+Where = Literal["app", "ops"]
+
+
+@dataclass(frozen=True, slots=True)
+class NamedQuery:
+    """One statement.
+
+    Attributes:
+        name: Unique among all.
+        database: `app` reads the application's views, `ops` our own tables.
+        doc: What it answers.
+        sql: The statement, with `%(name)s` parameters.
+    """
+
+    name: str
+    database: Where
+    doc: str
+    sql: str
+
+
+_HEAD = re.compile(r"^-- name: (?P<name>\w+)\n-- database: (?P<database>app|ops)\n(?P<doc>(?:-- .*\n)*)", re.MULTILINE)
+
+
+def parse(text: str) -> Iterator[NamedQuery]:
+    """The queries in one file's text, in order."""
+    heads = list(_HEAD.finditer(text))
+    ends = [head.start() for head in heads[1:]] + [len(text)]
+    for head, end in zip(heads, ends, strict=True):
+        doc = " ".join(line.removeprefix("-- ") for line in head["doc"].splitlines())
+        sql = text[head.end() : end].strip().removesuffix(";")
+        yield NamedQuery(head["name"], cast(Where, head["database"]), doc, sql)
+
+
+def _load() -> Mapping[str, NamedQuery]:
+    files = sorted(Path(__file__).parent.glob("*.sql"))
+    return MappingProxyType({query.name: query for file in files for query in parse(file.read_text("utf-8"))})
+
+
+NAMED = _load()
+
+_NOON = datetime.fromisoformat("2026-01-01T12:00:00+00:00")
+
+# One plausible value per parameter name, for explaining a query without running it.
+SAMPLE: Mapping[str, Any] = MappingProxyType(
+    {
+        "family": "webhook",
+        "exporter": "app/default",
+        "since": _NOON - timedelta(minutes=15),
+        "until": _NOON,
+        "settle": timedelta(seconds=60),
+        "slice": 50_000,
+        "provider": "kinguin",
+        "currency": "EUR",
+    }
+)
