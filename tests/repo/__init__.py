@@ -1,0 +1,1 @@
+"""Tests that read what the repository generates and promises."""
