@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any, TypeVar
 
 import psycopg
@@ -22,7 +22,7 @@ from opslib.errors import SourceError
 
 T = TypeVar("T")
 Connection = psycopg.AsyncConnection[DictRow]
-Params = Mapping[str, Any]
+Params = Mapping[str, Any] | Sequence[Any]
 
 CONNECT_TIMEOUT = 2  # seconds; the least libpq accepts
 KEEPALIVES = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 20_000}
@@ -80,6 +80,8 @@ class Database:
     ) -> None:
         self._read_only = read_only
         self._statement_timeout = statement_timeout
+        self._slots = asyncio.Semaphore(size - 1)  # one connection stays free for the ping
+        self._ping: asyncio.Task[None] | None = None
         self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
             conninfo(dsn, application_name=application_name),
             kwargs={"autocommit": True, "row_factory": dict_row},
@@ -115,7 +117,10 @@ class Database:
         Raises:
             SourceError: Unreachable, hung, or refused by the server.
         """
-        seconds = seconds or self._statement_timeout + 1
+        async with self._slots:
+            return await self._rows(sql, params, seconds or self._statement_timeout + 1)
+
+    async def _rows(self, sql: str, params: Params | None, seconds: float) -> list[DictRow]:
         try:
             async with self._pool.connection(timeout=min(seconds, CONNECT_TIMEOUT + 1)) as connection:
                 return await within(seconds, connection, _fetch(connection, sql, params))
@@ -125,12 +130,17 @@ class Database:
             raise SourceError(f"Postgres: {describe(exc)}") from exc
 
     async def ping(self) -> None:
-        """Is it there and does it answer, within half a second?
+        """Is it there and does it answer, within half a second? Asked at once by several, it asks the server once.
 
         Raises:
             SourceError: No.
         """
-        await self.rows("SELECT 1", seconds=0.4)
+        if self._ping is None or self._ping.done():
+            self._ping = asyncio.create_task(self._answer())
+        await asyncio.shield(self._ping)
+
+    async def _answer(self) -> None:
+        await self._rows("SELECT 1", None, 0.4)
 
 
 async def _fetch(connection: Connection, sql: str, params: Params | None) -> list[DictRow]:

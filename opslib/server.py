@@ -12,6 +12,7 @@ import signal
 import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import structlog
 from aiohttp import web
@@ -51,8 +52,8 @@ class Listen:
     host: str
     port: int
     token: str | None = None
-    certificate: str | None = None
-    key: str | None = None
+    certificate: Path | None = None
+    key: Path | None = None
 
 
 class Exporter:

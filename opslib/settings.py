@@ -89,6 +89,9 @@ class Settings(BaseModel):
     )
     ops_ledger_settle_seconds: Seconds = _plain("seconds", "An undecided row is counted once this old.", 60.0)
     ops_ledger_refresh_seconds: Seconds = _plain("seconds", "How often the ledger is read.", 5.0)
+    ops_ledger_gauges_seconds: Seconds = _plain(
+        "seconds", "How often whole tables are asked: statuses, reconciliation.", 60.0
+    )
     ops_log_format: Annotated[Literal["auto", "json", "console"], LowerCase] = _plain(
         "auto, json or console", "auto: console on a terminal, else JSON.", "auto"
     )
@@ -107,6 +110,19 @@ class Settings(BaseModel):
     def listen(self) -> tuple[str, int]:
         """`OPS_LISTEN` as (host, port)."""
         return parse_listen(self.ops_listen)
+
+    def has(self, name: str) -> bool:
+        """Is the setting of that environment name given?"""
+        return getattr(self, name.lower()) is not None
+
+    def reveal(self, name: str) -> str:
+        """The text of a secret, for the client that needs it.
+
+        Raises:
+            ConfigError: It is not set.
+        """
+        value = getattr(self.require(name), name.lower())
+        return value.get_secret_value() if isinstance(value, SecretStr) else str(value)
 
     def require(self, *names: str) -> Self:
         """Return these settings if every one of `names` (environment names) is set.

@@ -8,6 +8,7 @@ A metric is declared once, in its subject's module, and called to make a sample:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 LabelValues = tuple[str, ...]
@@ -103,6 +104,7 @@ class Subject:
         name: What `opsctl exporter run NAME` takes.
         title: For people.
         needs: Settings without which it cannot run, by environment name.
+        needs_one: Of these it needs at least one.
         metrics: Every family it owns. A family has exactly one owner.
         collectors: `callable(settings)` giving its collectors, as "module:function".
     """
@@ -112,3 +114,11 @@ class Subject:
     needs: tuple[str, ...]
     metrics: tuple[Metric, ...]
     collectors: str
+    needs_one: tuple[str, ...] = ()
+
+    def missing(self, is_set: Callable[[str], bool]) -> tuple[str, ...]:
+        """What must still be set before it can run, in words."""
+        missing = [name for name in self.needs if not is_set(name)]
+        if self.needs_one and not any(map(is_set, self.needs_one)):
+            missing.append(" or ".join(self.needs_one))
+        return tuple(missing)

@@ -1,0 +1,56 @@
+"""The one list of every subject and every command, as import strings, so that listing them loads nothing.
+
+A new exporter or command is one line here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from opslib.spec import Subject
+
+SUBJECTS: dict[str, str] = {
+    "queues": "exporters.queues:SUBJECT",
+    "ledger": "exporters.ledger:SUBJECT",
+    "providers": "exporters.providers:SUBJECT",
+    "app": "exporters.app:SUBJECT",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One word after `opsctl`.
+
+    Attributes:
+        target: Its click command, as "module:object".
+        help: Its line in `opsctl --help`.
+    """
+
+    target: str
+    help: str
+
+
+COMMANDS: dict[str, Command] = {
+    "check-config": Command(
+        "opsctl.commands.config:check_config", "Check the settings and show where each comes from."
+    ),
+    "completion": Command("opsctl.commands.completion:completion", "Print the completion script of a shell."),
+    "contract": Command("opsctl.commands.contract:contract", "The views over the application's tables."),
+    "exporter": Command("opsctl.commands.exporter:exporter", "Publish metrics."),
+    "migrate": Command("opsctl.commands.migrate:migrate", "Our own schema's migrations."),
+}
+
+
+def load(target: str) -> Any:
+    """Import "module:object"."""
+    module, _, name = target.partition(":")
+    return getattr(import_module(module), name)
+
+
+def subject(name: str) -> Subject:
+    """The subject of that name, loading its module only."""
+    loaded: Subject = load(SUBJECTS[name])
+    return loaded

@@ -1,0 +1,175 @@
+"""Counting rows exactly once: what is in the application's tables, at a cost that does not grow with them.
+
+The rule (docs/decisions/0002): each refresh reads the rows newer than a low-water mark whose outcome is settled, and
+adds those not *seen* before, in one transaction with the totals. The mark trails the clock by a horizon longer than any
+transaction or late change; rows below it are never read again, so what was seen of them can be forgotten. A row whose
+outcome changes after it was counted is a count of its own, never a subtraction.
+
+History, the rows older than the horizon at the very first start, is added in slices, each committed with its position.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import structlog
+
+from opslib.areas.queries import NAMED
+from opslib.postgres import Database
+
+log = structlog.get_logger()
+
+Row = dict[str, Any]
+
+SLICE = 50_000  # rows of history per statement: some 50 ms, so that nothing of the application ever waits
+BACKFILL_SECONDS = 3.0  # of back-fill per refresh; the rest waits for the next, the database breathes in between
+BATCH = 1_000  # rows handed to the ledger per statement
+PURGE_SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """Rows of one kind, counted by subject and outcome.
+
+    Attributes:
+        name: Its name in the ledger's tables.
+        since: Named query: the settled rows from a moment on.
+        horizon: How long a row may still appear or change; None takes the ledger's setting.
+        history: Named query: totals of a span, for rows older than the horizon at the first start; None begins there.
+        slice: Named query: where a slice of history ends; None takes it in one.
+        classify: Outcome of a row, where it is more than the row's own.
+    """
+
+    name: str
+    since: str
+    horizon: timedelta | None = None
+    history: str | None = None
+    slice: str | None = None
+    classify: Callable[[Row], str] | None = None
+
+
+class Ledger:
+    """One family's counting.
+
+    Args:
+        family: What is counted.
+        app: The application's database.
+        ops: The database of our own tables.
+        horizon: For families without their own.
+        settle: An undecided row counts once it is this old.
+    """
+
+    def __init__(self, family: Family, app: Database, ops: Database, *, horizon: timedelta, settle: timedelta) -> None:
+        self.family = family
+        self.complete = False
+        self.ops = ops
+        self._app = app
+        self._horizon = family.horizon or horizon
+        self._settle = settle
+        self._known: dict[str, str] = {}
+        self._purged = 0.0
+
+    async def open(self) -> None:
+        """Make both databases ready to be asked."""
+        await self._app.open()
+        await self.ops.open()
+
+    async def close(self) -> None:
+        """Let go of both."""
+        await self._app.close()
+        await self.ops.close()
+
+    async def ping(self) -> None:
+        """Do both answer right now?
+
+        Raises:
+            SourceError: One does not.
+        """
+        await self._app.ping()
+        await self.ops.ping()
+
+    async def refresh(self) -> None:
+        """Count what is new.
+
+        Raises:
+            SourceError: A database is away; nothing is lost, the next refresh counts it.
+        """
+        known, self._known = self._known, {}  # forgotten unless all goes well: the table of seen rows is the truth
+        now = (await self._app.rows(NAMED["clock"].sql))[0]["now"]
+        mark = await self._mark(now)
+        if mark["backfilled_at"] is None and not await self._backfill(mark):
+            return
+        self.complete = True
+        rows = await self._app.rows(
+            NAMED[self.family.since].sql, {"since": mark["low_water"], "settle": self._settle, "until": now}
+        )
+        for row in rows:
+            if self.family.classify is not None:
+                row["outcome"] = self.family.classify(row)
+        await self._advance([row for row in rows if known.get(row["id"]) != row["outcome"]])
+        if time.monotonic() - self._purged > PURGE_SECONDS:
+            await self.ops.rows("SELECT ops.ledger_purge(%s, %s)", (self.family.name, now - self._horizon))
+            self._purged = time.monotonic()
+        self._known = {row["id"]: row["outcome"] for row in rows}
+
+    async def _mark(self, now: datetime) -> Row:
+        # The position travels as text: Python has no -infinity among its times.
+        found = await self.ops.rows(
+            "SELECT low_water, backfill_from::text, backfilled_at FROM ops.ledger_start(%s, %s)",
+            (self.family.name, now - self._horizon),
+        )
+        return found[0]
+
+    async def _advance(self, rows: Sequence[Row]) -> None:
+        for batch in _batches(rows):
+            await self.ops.rows(
+                "SELECT ops.ledger_advance(%s, %s::text[], %s::text[], %s::text[], %s::timestamptz[], %s::float8[])",
+                (self.family.name, *_columns(batch, "id", "subject", "outcome", "created", "amount")),
+            )
+
+    async def _backfill(self, mark: Row) -> bool:
+        """Add slices of history for a while; True once all is in."""
+        position, end, started = mark["backfill_from"], mark["low_water"], time.monotonic()
+        while time.monotonic() - started < BACKFILL_SECONDS:
+            until = end
+            totals: list[Row] = []
+            if self.family.slice is not None:
+                span = {"since": position, "until": end, "slice": SLICE}
+                until = (await self._app.rows(NAMED[self.family.slice].sql, span))[0]["until"] or end
+            if self.family.history is not None:
+                # The incremental reading begins at the mark itself, so history ends just before it.
+                upto = until if until < end else end - timedelta(microseconds=1)
+                totals = await self._app.rows(NAMED[self.family.history].sql, {"since": position, "until": upto})
+            done = until >= end
+            await self.ops.rows(
+                "SELECT ops.ledger_backfill(%s, %s, %s, %s, %s::text[], %s::text[], %s::bigint[], %s::float8[])",
+                (
+                    *(self.family.name, position, until, done),
+                    *_columns(totals, "subject", "outcome", "events", "amount"),
+                ),
+            )
+            log.info("ledger_backfill", family=self.family.name, until=until.isoformat(), done=done)
+            if done:
+                return True
+            position = until.isoformat()
+        return False
+
+    async def totals(self) -> list[Row]:
+        """What was counted so far, by subject and outcome; empty before the back-fill has ended."""
+        return await self.ops.rows(NAMED["ledger_totals"].sql, {"family": self.family.name})
+
+    async def reclassified(self) -> list[Row]:
+        """Counted rows whose outcome changed afterwards, by subject, from and to."""
+        return await self.ops.rows(NAMED["ledger_reclassified"].sql, {"family": self.family.name})
+
+
+def _columns(rows: Sequence[Row], *names: str) -> Iterator[list[Any]]:
+    return ([row[name] for row in rows] for name in names)
+
+
+def _batches(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
+    return (rows[start : start + BATCH] for start in range(0, len(rows), BATCH))
