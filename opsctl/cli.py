@@ -33,18 +33,18 @@ class Lazy(click.Group):
             formatter.write_dl([(name, entry.help) for name, entry in sorted(catalog.COMMANDS.items())])
 
 
-@click.group(cls=Lazy, context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=lambda *given: _version(*given))
-def cli() -> None:
-    """See, be called, act and recover: operations of a shop on Postgres, Redis/BullMQ and R2."""
-
-
 def _version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:  # noqa: FBT001 - click's signature
     if wanted:
         from opslib import build  # noqa: PLC0415 - only when asked
 
         click.echo(f"opsctl {build.version()} ({build.commit()})")
         ctx.exit()
+
+
+@click.group(cls=Lazy, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_version)
+def cli() -> None:
+    """See, be called, act and recover: operations of a shop on Postgres, Redis/BullMQ and R2."""
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
 """What only the application's own /metrics knows, on its way from the `app` exporter to the `ledger` exporter.
 
-The two may run in one process or in two, so the totals pass through the ops database: `app` tallies these families under
-its checkpoint, `ledger` reads them there and publishes them in the families it owns.
+The two may run in one process or in two, so the totals pass through the ops database: `app` tallies these families
+under its checkpoint, `ledger` reads them there and publishes them in the families it owns.
 """
 
 from opslib.spec import Counter

@@ -1,0 +1,44 @@
+"""`make generate`: write every generated file; `--check` only says which are stale."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from opsctl import catalog
+from opsctl.render import markdown
+from opslib.collector import SELF_METRICS
+from opslib.server import PAGE_METRICS
+from opslib.settings import FIELDS
+
+ROOT = Path(__file__).parent.parent
+
+
+def files() -> dict[Path, str]:
+    """Every generated file with what it should hold."""
+    subjects = [catalog.subject(name) for name in catalog.SUBJECTS]
+    settings = (
+        (f"`{f.name}`" + (" (secret)" if f.secret else ""), f.kind, f"`{f.default}`" if f.default else "-", f.meaning)
+        for f in FIELDS
+    )
+    return {
+        ROOT / "docs/metrics.md": markdown.metrics(subjects, (*SELF_METRICS, *PAGE_METRICS)),
+        ROOT / "docs/settings.md": markdown.settings(settings),
+    }
+
+
+def main(arguments: list[str]) -> int:
+    """Write the files, or with `--check` only compare; exit code 1 names the stale ones."""
+    stale = [path for path, text in files().items() if not path.exists() or path.read_text("utf-8") != text]
+    if arguments == ["--check"]:
+        for path in stale:
+            print(f"{path.relative_to(ROOT)} is stale: run `make generate`", file=sys.stderr)
+        return bool(stale)
+    for path in stale:
+        path.write_text(files()[path], "utf-8")
+        print(f"wrote {path.relative_to(ROOT)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,135 @@
+"""One collector's trouble is its own: the page comes in time and says what is down."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+
+import pytest
+
+from opslib import collector as module
+from opslib.collector import AtScrape, Collector, Every, Watch
+from opslib.errors import SourceError
+from opslib.spec import Counter, Gauge, Sample
+
+VALUE = Gauge("test_value", "A value.")
+COUNT = Counter("test_count_total", "A count.")
+
+
+class Source(Collector):
+    """A source that does as it is told."""
+
+    name = "source"
+
+    def __init__(self, refresh: Every | AtScrape) -> None:
+        self.refresh = refresh
+        self.failure: Exception | None = None
+        self.hung: asyncio.Event | None = None
+        self.reads = 0
+
+    async def _answer(self) -> None:
+        if self.hung is not None:
+            await self.hung.wait()
+        if self.failure is not None:
+            raise self.failure
+
+    async def collect(self) -> Sequence[Sample]:
+        self.reads += 1
+        await self._answer()
+        return [VALUE(self.reads)]
+
+    async def probe(self) -> None:
+        await self._answer()
+
+    def counts(self) -> Iterable[Sample]:
+        return [COUNT(7)]
+
+
+@asynccontextmanager
+async def watched(source: Source) -> AsyncIterator[Watch]:
+    """Watch `source` while the block runs."""
+    watch = Watch(source)
+    await watch.start()
+    try:
+        yield watch
+    finally:
+        await watch.stop()
+
+
+async def page(watch: Watch) -> dict[str, float]:
+    """One scrape's values by name, in under a second."""
+    started = time.monotonic()
+    samples = await watch.samples()
+    assert time.monotonic() - started < 0.9
+    return {sample.metric.name: sample.value[0] for sample in samples}
+
+
+async def settle(watch: Watch, *, up: float) -> dict[str, float]:
+    """Scrape until `up`, five seconds at most."""
+    async with asyncio.timeout(5):
+        while (seen := await page(watch))["ops_collector_up"] != up:
+            await asyncio.sleep(0.02)
+    return seen
+
+
+CLOCKS = pytest.mark.parametrize("refresh", [Every(0.05), AtScrape()], ids=["clock", "scrape"])
+
+
+@CLOCKS
+async def test_a_failing_source_loses_its_gauges_keeps_its_counts_and_comes_back(refresh: Every | AtScrape) -> None:
+    """Down is said at the next scrape; the gauge is gone, the count is not; recovery is within five seconds."""
+    source = Source(refresh)
+    async with watched(source) as watch:
+        assert (await settle(watch, up=1))["test_value"] >= 1
+        source.failure = SourceError("away")
+        down = await page(watch)
+        assert down["ops_collector_up"] == 0
+        assert "test_value" not in down
+        assert down["test_count_total"] == 7
+        source.failure = None
+        assert "test_value" in await settle(watch, up=1)
+
+
+@CLOCKS
+async def test_a_hung_source_is_waited_for_half_a_second_and_never_asked_twice(refresh: Every | AtScrape) -> None:
+    """However often the page is read meanwhile, one question is under way."""
+    source = Source(refresh)
+    async with watched(source) as watch:
+        await settle(watch, up=1)
+        source.hung = asyncio.Event()
+        for _ in range(3):
+            down = await page(watch)
+            assert down["ops_collector_up"] == 0
+            assert "test_value" not in down
+        reads = source.reads
+        await page(watch)
+        assert source.reads <= reads + 1
+        source.hung.set()
+        source.hung = None
+        await settle(watch, up=1)
+
+
+async def test_an_unexpected_error_is_isolated_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bug in a collector is reported once and takes nothing else down."""
+    reported: list[BaseException] = []
+    monkeypatch.setattr(module.sentry, "capture", lambda exc, **_: reported.append(exc))
+    source = Source(AtScrape())
+    async with watched(source) as watch:
+        source.failure = ZeroDivisionError("bug")
+        assert (await page(watch))["ops_collector_up"] == 0
+        assert (await page(watch))["ops_collector_up"] == 0
+        assert [type(exc) for exc in reported] == [ZeroDivisionError]
+
+
+async def test_ready_only_after_the_first_success() -> None:
+    """A page that has never been good is not ready."""
+    source = Source(AtScrape())
+    source.failure = SourceError("away")
+    async with watched(source) as watch:
+        await page(watch)
+        assert not watch.ready
+        source.failure = None
+        await page(watch)
+        assert watch.ready
