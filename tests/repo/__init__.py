@@ -1,1 +1,0 @@
-"""Tests that read what the repository generates and promises."""
