@@ -19,7 +19,7 @@ import structlog
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
-from opslib.errors import CheckpointHeldError, SourceError
+from opslib.errors import CheckpointHeldError, OpsError, SourceError
 from opslib.postgres import Connection, conninfo, describe, within
 from opslib.tally import Tally, series_name
 
@@ -27,6 +27,7 @@ log = structlog.get_logger()
 
 DEADLINE = 3.0  # seconds for one statement; a save is some kilobytes
 STALE_EPOCH = "OPS01"
+_NOT_MIGRATED = (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedFunction, psycopg.errors.InvalidSchemaName)
 
 
 class Checkpoint:
@@ -84,12 +85,13 @@ class Checkpoint:
             return
         try:
             await self._take()
-        except psycopg.errors.UndefinedFunction as exc:
-            raise SourceError("the ops schema is missing; run `opsctl migrate up`") from exc
-        except psycopg.errors.InvalidSchemaName as exc:
-            raise SourceError("the ops schema is missing; run `opsctl migrate up`") from exc
-        except psycopg.Error as exc:
-            raise SourceError(f"checkpoint store: {describe(exc)}") from exc
+        except (OpsError, psycopg.Error) as exc:
+            await self.close()
+            if isinstance(exc, _NOT_MIGRATED):
+                raise SourceError("the ops schema is missing; run `opsctl migrate up`") from exc
+            if isinstance(exc, psycopg.Error):
+                raise SourceError(f"checkpoint store: {describe(exc)}") from exc
+            raise
 
     async def _take(self) -> None:
         assert self._dsn is not None  # noqa: S101 - load() asked
@@ -100,7 +102,6 @@ class Checkpoint:
         self._connection = connection
         locked = await self._one("SELECT pg_try_advisory_lock(hashtextextended('ops.exporter:' || %(name)s, 0)) AS ok")
         if not locked["ok"]:
-            await self.close()
             raise CheckpointHeldError(
                 f"another exporter holds the checkpoint {self.name!r}; stop it, or set another OPS_EXPORTER_NAME"
             )

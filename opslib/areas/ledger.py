@@ -145,13 +145,15 @@ class Ledger:
                 upto = until if until < end else end - timedelta(microseconds=1)
                 totals = await self._app.rows(NAMED[self.family.history].sql, {"since": position, "until": upto})
             done = until >= end
-            await self.ops.rows(
-                "SELECT ops.ledger_backfill(%s, %s, %s, %s, %s::text[], %s::text[], %s::bigint[], %s::float8[])",
+            added = await self.ops.rows(
+                "SELECT ops.ledger_backfill(%s, %s, %s, %s, %s::text[], %s::text[], %s::bigint[], %s::float8[]) AS ok",
                 (
                     *(self.family.name, position, until, done),
                     *_columns(totals, "subject", "outcome", "events", "amount"),
                 ),
             )
+            if not added[0]["ok"]:
+                return False  # another exporter is at it too: look again where it has got to
             log.info("ledger_backfill", family=self.family.name, until=until.isoformat(), done=done)
             if done:
                 return True

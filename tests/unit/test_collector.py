@@ -36,14 +36,17 @@ class Source(Collector):
             raise self.failure
 
     async def collect(self) -> Sequence[Sample]:
+        """One gauge."""
         self.reads += 1
         await self._answer()
         return [VALUE(self.reads)]
 
     async def probe(self) -> None:
+        """As `collect`."""
         await self._answer()
 
     def counts(self) -> Iterable[Sample]:
+        """One count."""
         return [COUNT(7)]
 
 
@@ -69,7 +72,7 @@ async def page(watch: Watch) -> dict[str, float]:
 async def settle(watch: Watch, *, up: float) -> dict[str, float]:
     """Scrape until `up`, five seconds at most."""
     async with asyncio.timeout(5):
-        while (seen := await page(watch))["ops_collector_up"] != up:
+        while (seen := await page(watch))["ops_collector_up"] != up:  # noqa: ASYNC110 - a page has no event
             await asyncio.sleep(0.02)
     return seen
 
