@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from itertools import product
 
-from exporters import reconciliation
+from exporters import contract, reconciliation
 from opslib.areas import app_totals
 from opslib.areas.ledger import Family, Ledger, Row
 from opslib.areas.queries import NAMED
@@ -41,6 +41,7 @@ METRICS = (IPN, WEBHOOK, RECLASSIFIED, UNDERPAID, EMAIL_FAIL, BOUNCE, PAID_TO_FU
 
 OUTCOMES = ("ok", "duplicate", "invalid", "error")
 BOUNCES = ("hard", "soft", "complaint")
+CONTRACT_SECONDS = 15.0  # a catalog query, so that a suspended contract shows within one scrape or two
 UNKNOWN = "unknown"  # a fulfilment whose payment left no notification: seen, and observed in no bucket
 
 
@@ -193,6 +194,7 @@ def collectors(settings: Settings) -> list[Collector]:
     return [
         Webhooks(ledger(Webhooks.family), seconds, app_totals.checkpoint_name(settings.ops_exporter_name)),
         *(kind(ledger(kind.family), seconds) for kind in (Underpaid, Bounces, Fulfilments)),
+        contract.Contract(app, min(slow, CONTRACT_SECONDS)),
         reconciliation.Statuses(app, slow),
         reconciliation.Reconciliation(app, slow, settle),
     ]
@@ -202,6 +204,6 @@ SUBJECT = Subject(
     name="ledger",
     title="Payments, webhooks, e-mail and reconciliation",
     needs=("DATABASE_URL",),
-    metrics=(*METRICS, *reconciliation.METRICS),
+    metrics=(*METRICS, *reconciliation.METRICS, *contract.METRICS),
     collectors="exporters.ledger:collectors",
 )
