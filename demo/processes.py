@@ -136,6 +136,8 @@ class Server:
         ready: Called until it returns true; may raise OSError or return false meanwhile.
         account: Who it runs as.
         stop_signal: What asks it to leave.
+        env: Its environment; None is ours.
+        cwd: Where it runs.
     """
 
     def __init__(
@@ -148,6 +150,7 @@ class Server:
         account: Account,
         stop_signal: signal.Signals = signal.SIGTERM,
         env: dict[str, str] | None = None,
+        cwd: Path = Path("/"),
     ) -> None:
         self.name = name
         self.argv = tuple(argv)
@@ -156,6 +159,7 @@ class Server:
         self._account = account
         self._stop_signal = stop_signal
         self._env = env
+        self._cwd = cwd
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -187,7 +191,7 @@ class Server:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                cwd="/",
+                cwd=self._cwd,
                 env=self._env,
                 user=self._account.switch_uid,
                 group=self._account.switch_gid,
