@@ -222,7 +222,9 @@ def load(env: Mapping[str, str] | None = None) -> Settings:
     env = os.environ if env is None else env
     errors: list[str] = []
     given = {name: value.strip() for name, value in env.items() if name in _ALLOWED and value.strip()}
-    errors += [_unknown(name, name) for name in env if name.startswith("OPS_") and name not in _ALLOWED]
+    errors += [
+        _unknown(name, f"{name} (environment)") for name in env if name.startswith("OPS_") and name not in _ALLOWED
+    ]
     values, origins = _resolve(given, dict.fromkeys(given, "environment"), errors)
     if path := given.get("OPS_CONFIG"):
         file_given, places = _read_yaml(path, errors)
@@ -249,9 +251,9 @@ def _inconsistent(values: Mapping[str, str]) -> Iterator[str]:
         missing = [name for name in group if name not in values]
         if 0 < len(missing) < len(group):
             present = [name for name in group if name in values]
-            yield f"{', '.join(missing)}: not set, but {', '.join(present)}; set all or none"
+            yield f"{', '.join(missing)} (unset): needed beside {', '.join(present)}; set all or none"
     if "APP_ADMIN_TOKEN" in values and "APP_JWT_SECRET" in values:
-        yield "APP_ADMIN_TOKEN, APP_JWT_SECRET: both are set; keep the one to be used"
+        yield "APP_ADMIN_TOKEN and APP_JWT_SECRET (all sources): both are set; keep the one to be used"
 
 
 def _resolve(
@@ -263,8 +265,8 @@ def _resolve(
     for name in given.keys() - _NAMES.keys():
         target = name.removesuffix("_FILE")
         if target in values:
-            errors.append(f"{target} and {name} are both set ({places[name]}): keep one of them")
-        elif (text := _read_text(Path(given[name]), name, errors)) is not None:
+            errors.append(f"{target} and {name} ({places[name]}): both are set; keep one of them")
+        elif (text := _read_text(Path(given[name]), f"{name} ({places[name]})", errors)) is not None:
             # Only line ends: a blank may be part of a password, a final newline is only how the file was written.
             values[target] = text.rstrip("\r\n")
             origins[target] = f"{places[name]}, {name}"
@@ -273,19 +275,19 @@ def _resolve(
     return values, origins
 
 
-def _read_text(path: Path, name: str, errors: list[str]) -> str | None:
+def _read_text(path: Path, what: str, errors: list[str]) -> str | None:
     try:
         with path.open("rb") as file:
             content = file.read(MAX_FILE_BYTES + 1)
         if len(content) > MAX_FILE_BYTES:
-            errors.append(f"{name}: {path} holds more than {MAX_FILE_BYTES} bytes; is it the right file?")
+            errors.append(f"{what}: {path} holds more than {MAX_FILE_BYTES} bytes; is it the right file?")
             return None
         return content.decode()
     except UnicodeDecodeError:
-        errors.append(f"{name}: {path} is not UTF-8 text; is it the right file?")
+        errors.append(f"{what}: {path} is not UTF-8 text; is it the right file?")
     except (OSError, ValueError) as exc:  # ValueError: a NUL in the path
         reason = exc.strerror if isinstance(exc, OSError) else "no valid path"
-        errors.append(f"{name}: cannot read {path} ({reason}); check the path and this user's permissions")
+        errors.append(f"{what}: cannot read {path} ({reason}); check the path and this user's permissions")
     return None
 
 
@@ -293,7 +295,7 @@ def _read_yaml(path: str, errors: list[str]) -> tuple[dict[str, str], dict[str, 
     """The file's names and values with `file:line` of each. Nodes, not objects: 0123 stays 0123, and no alias grows."""
     given: dict[str, str] = {}
     places: dict[str, str] = {}
-    text = _read_text(Path(path), "OPS_CONFIG", errors)
+    text = _read_text(Path(path), "OPS_CONFIG (environment)", errors)
     try:
         root = yaml.compose(text or "", Loader=yaml.SafeLoader)
     except (yaml.YAMLError, RecursionError) as exc:

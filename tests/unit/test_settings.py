@@ -146,7 +146,7 @@ def test_all_errors_at_once() -> None:
     text = "\n".join(lines)
     for name in ("REDIS_URL", "DATABASE_URL", "OPS_LOG_LEVEL", "APP_ADMIN_ID", "R2_SECRET_ACCESS_KEY", "OPS_CONFIG"):
         assert name in text
-    assert "OPS_LISTN: unknown setting; did you mean OPS_LISTEN?" in lines
+    assert "OPS_LISTN (environment): unknown setting; did you mean OPS_LISTEN?" in lines
     assert "cannot read /nowhere/token (No such file or directory)" in text
     assert "keep the one to be used" in text
 
@@ -184,7 +184,7 @@ def test_secret_twice_and_file_of_no_secret(tmp_path: Path) -> None:
     path = tmp_path / "key"
     path.write_text("abcd")
     (line,) = refused({"KINGUIN_API_KEY": "abcd", "KINGUIN_API_KEY_FILE": str(path)})
-    assert "both set" in line
+    assert "both are set" in line
     (line,) = refused({"OPS_LISTEN_FILE": str(path)})
     assert "only secrets may come from a file" in line
 
