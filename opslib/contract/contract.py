@@ -53,7 +53,7 @@ class Outcome:
     notes: tuple[str, ...] = ()
 
 
-def apply(dsn: str, *, ops_dsn: str | None = None, adapter: Adapter | None = None) -> Outcome:
+def apply(dsn: str, ops_dsn: str | None = None, *, adapter: Adapter | None = None) -> Outcome:
     """Make every view anew, in one transaction: readers wait some milliseconds and never find one missing.
 
     Args:
@@ -74,7 +74,7 @@ def apply(dsn: str, *, ops_dsn: str | None = None, adapter: Adapter | None = Non
     return Outcome(made, tuple(findings), _remember(ops_dsn or dsn, adapter, suspended=False))
 
 
-def suspend(dsn: str, *, ops_dsn: str | None = None, adapter: Adapter | None = None) -> Outcome:
+def suspend(dsn: str, ops_dsn: str | None = None, *, adapter: Adapter | None = None) -> Outcome:
     """Remove every object of ours from the application's database; calling it twice is the same as once.
 
     Schema `ops` stays: nothing in it touches the application's tables.

@@ -1,0 +1,199 @@
+"""Prove the contract against a live database: is all of it there, would it be again, and does nothing escape it?
+
+Every part runs in a transaction of its own that changes nothing. A part that cannot run is a finding, never green.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+from psycopg import errors
+from psycopg.rows import dict_row
+
+from opslib.areas import queries
+from opslib.areas.queries import NamedQuery
+from opslib.contract import adapter as adapters
+from opslib.contract import canonical, grants
+from opslib.contract.adapter import Adapter
+from opslib.contract.contract import ATTEMPT_SECONDS, create
+from opslib.contract.finding import Finding
+from opslib.contract.session import connect, transaction
+from opslib.errors import SourceError
+from opslib.postgres import describe
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What is checked, and against what.
+
+    Attributes:
+        adapter: The adapter that should stand in the database.
+        named: The named queries to plan; ours by default.
+    """
+
+    adapter: Adapter
+    named: Mapping[str, NamedQuery]
+
+
+Part = Callable[[psycopg.Cursor, Check], Iterable[Finding]]
+
+
+def check(
+    dsn: str,
+    ops_dsn: str | None = None,
+    *,
+    adapter: Adapter | None = None,
+    named: Mapping[str, NamedQuery] = queries.NAMED,
+) -> list[Finding]:
+    """Everything that is wrong, in the order it is best mended; empty when all is well.
+
+    Args:
+        dsn: The application's database, as the role that applied the contract.
+        ops_dsn: Where schema `ops` lives; None: in the same database.
+        adapter: BitLoot's by default.
+        named: Queries that must have sound plans.
+
+    Raises:
+        SourceError: The application's database is away.
+    """
+    what = Check(adapter or adapters.load(), named)
+    found: list[Finding] = []
+    with connect(dsn, "opsctl contract") as connection:
+        for name, part in PARTS.items():
+            found += _run(connection, name, part, what)
+    try:
+        with connect(ops_dsn or dsn, "opsctl contract") as connection:
+            found += _run(connection, "state", _state, what)
+            if ops_dsn not in (None, dsn):
+                found += _run(connection, "grants of schema ops", _grants, what)
+    except SourceError as exc:
+        found.append(Finding("ops database", f"could not be checked: {exc}", "see OPS_DATABASE_URL"))
+    return found
+
+
+def _run(connection: psycopg.Connection, name: str, part: Part, what: Check) -> list[Finding]:
+    found: list[Finding] = []
+    try:
+        with transaction(connection) as cursor:
+            found += part(cursor, what)
+            raise psycopg.Rollback
+    except errors.LockNotAvailable:
+        found.append(
+            Finding(name, "could not be checked: a table stayed locked", "run this again when the migration is over")
+        )
+    except psycopg.Error as exc:
+        found.append(Finding(name, f"could not be checked: {describe(exc)}", "mend that first, then run this again"))
+    return found
+
+
+def _live(cursor: psycopg.Cursor, what: Check) -> Iterator[Finding]:
+    """Every canonical view, column and type is there."""
+    del what
+    with cursor.connection.cursor(row_factory=dict_row) as reader:
+        rows = reader.execute(queries.NAMED["contract_columns"].sql).fetchall()
+    if not rows:
+        yield Finding("views", "none is there: never applied, or suspended", "run `opsctl contract apply`")
+        return
+    for problem in canonical.problems(rows):
+        yield Finding("views", problem, "run `opsctl contract apply`, which says why")
+
+
+def _fits(cursor: psycopg.Cursor, what: Check) -> Iterable[Finding]:
+    """The adapter could be applied again.
+
+    A view follows a renamed column in silence and goes on working; only making it anew shows that it no longer fits.
+    """
+    scratch = f"ops_view_check_{cursor.connection.info.backend_pid}"
+    cursor.execute(f"CREATE SCHEMA {scratch}")
+    blocks = what.adapter.of("function", "view")
+    return list(create(cursor, blocks, scratch, what.adapter.file, time.monotonic() + ATTEMPT_SECONDS))
+
+
+def _values(cursor: psycopg.Cursor, what: Check) -> Iterator[Finding]:
+    """Every status and type in the data is one we know."""
+    for block in what.adapter.of("values"):
+        try:
+            with cursor.connection.transaction():
+                live = {str(value) for (value,) in cursor.execute(block.sql.encode()).fetchall()}
+        except errors.LockNotAvailable:
+            raise
+        except psycopg.Error as exc:
+            yield Finding(
+                block.name, f"could not be checked: {describe(exc)}", f"adapt the query in {what.adapter.file}"
+            )
+            continue
+        for value in sorted(live - block.known):
+            yield Finding(
+                block.name,
+                f"the application has a new value, {value[:60]!r}",
+                f"see what it means for every query that names a status, then add it in {what.adapter.file}",
+            )
+
+
+def _plans(cursor: psycopg.Cursor, what: Check) -> Iterator[Finding]:
+    """No query of ours reads a big table from end to end."""
+    ours = [query for query in what.named.values() if query.database == "app"]
+    if not ours:
+        yield Finding("plans", "there is no named query to plan", "see opslib/areas/*.sql")
+    cursor.execute("SET LOCAL enable_seqscan = off")  # on a small table a sequential scan would be right
+    unplanned: dict[str, list[str]] = {}  # by reason: one missing view stops many queries
+    for query in ours:
+        try:
+            with cursor.connection.transaction():
+                cursor.execute(f"EXPLAIN (FORMAT JSON) {query.sql}".encode(), queries.SAMPLE)
+                row = cursor.fetchone()
+        except errors.LockNotAvailable:
+            raise
+        except psycopg.Error as exc:
+            unplanned.setdefault(describe(exc), []).append(query.name)
+            continue
+        plan = row[0] if row else []
+        for table in sorted(scanned(plan) & what.adapter.big):
+            yield Finding(
+                f"query {query.name}",
+                f"reads all of {table}",
+                "filter on the raw column that leads one of the application's indexes, converting the parameter",
+            )
+    for reason, names in unplanned.items():
+        where = f"quer{'y' if len(names) == 1 else 'ies'} {', '.join(names)}"
+        yield Finding(where, f"cannot be planned: {reason}", "mend the view or the query")
+
+
+def scanned(plan: Any) -> set[str]:
+    """The tables read from end to end anywhere in a plan, as EXPLAIN (FORMAT JSON) gives it."""
+    if isinstance(plan, list):
+        return set().union(*map(scanned, plan))
+    if not isinstance(plan, dict):
+        return set()
+    here = {plan["Relation Name"]} if plan.get("Node Type") == "Seq Scan" else set()
+    return here.union(*(scanned(part) for part in plan.values()))
+
+
+def _grants(cursor: psycopg.Cursor, what: Check) -> Iterable[Finding]:
+    """Roles may do what is declared, and nothing else."""
+    del what
+    return list(grants.differences(cursor.connection))
+
+
+def _state(cursor: psycopg.Cursor, what: Check) -> Iterator[Finding]:
+    """The adapter that was applied is the one we have."""
+    row = cursor.execute("SELECT checksum, suspended_at FROM ops.contract_state").fetchone()
+    if row is None:
+        yield Finding("state", "no apply was ever recorded", "run `opsctl contract apply`")
+    elif row[1] is not None:
+        yield Finding("state", f"suspended since {row[1]:%Y-%m-%d %H:%M} UTC", "run `opsctl contract apply`")
+    elif row[0] != what.adapter.checksum:
+        yield Finding("state", f"another version of {what.adapter.file} was applied", "run `opsctl contract apply`")
+
+
+PARTS: Mapping[str, Part] = {
+    "views": _live,
+    "adapter": _fits,
+    "values": _values,
+    "plans": _plans,
+    "grants": _grants,
+}

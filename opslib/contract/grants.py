@@ -1,0 +1,130 @@
+"""Who may read, write and call what: the declaration, and how a database differs from it.
+
+Of the two roles no person stands behind: Grafana passes on any SQL a viewer types, an exporter runs unattended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+from typing import Any
+
+import psycopg
+from psycopg.rows import dict_row
+
+from opslib.contract import canonical
+from opslib.contract.finding import Finding
+
+OPS_TABLES = frozenset(
+    {
+        "exporter_checkpoints",
+        "exporter_series",
+        "ledger_marks",
+        "ledger_seen",
+        "ledger_totals",
+        "ledger_reclassified",
+        "balance_snapshots",
+        "contract_state",
+    }
+)
+"""Tables of schema `ops` an exporter reads."""
+
+FUNCTIONS: Mapping[str, frozenset[str]] = MappingProxyType(
+    {
+        "ops_exporter": frozenset(
+            {
+                "ops.checkpoint_claim",
+                "ops.checkpoint_save",
+                "ops.ledger_start",
+                "ops.ledger_backfill",
+                "ops.ledger_advance",
+                "ops.ledger_purge",
+                "ops.balance_snapshot",
+                "ops_view.mask_email",
+                "ops_view.mask_text",
+            }
+        ),
+        "ops_grafana": frozenset(
+            {
+                "ops_view.mask_email",
+                "ops_view.mask_text",
+                "ops_view.order_ids_by_email",
+                "ops_view.user_ids_by_email",
+            }
+        ),
+    }
+)
+"""Functions of ours each role may call, all of them."""
+
+_RELATIONS = """
+SELECT role, n.nspname AS schema, c.relname AS name,
+       has_schema_privilege(role, n.oid, 'USAGE')
+           AND (has_table_privilege(role, c.oid, 'SELECT') OR has_any_column_privilege(role, c.oid, 'SELECT')) AS reads,
+       has_table_privilege(role, c.oid, 'INSERT, UPDATE, DELETE, TRUNCATE, REFERENCES, TRIGGER')
+           OR has_any_column_privilege(role, c.oid, 'INSERT, UPDATE, REFERENCES') AS writes
+FROM pg_class c
+JOIN pg_namespace n ON n.oid = c.relnamespace
+CROSS JOIN unnest(%(roles)s::text[]) AS role
+WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND n.nspname <> 'information_schema' AND n.nspname NOT LIKE 'pg\\_%%'
+ORDER BY 1, 2, 3
+"""
+
+_ROUTINES = """
+SELECT role, n.nspname || '.' || p.proname AS name, has_function_privilege(role, p.oid, 'EXECUTE') AS calls
+FROM pg_proc p
+JOIN pg_namespace n ON n.oid = p.pronamespace
+CROSS JOIN unnest(%(roles)s::text[]) AS role
+WHERE n.nspname IN ('ops', 'ops_view')
+ORDER BY 1, 2
+"""
+
+
+def differences(connection: psycopg.Connection) -> Iterator[Finding]:
+    """How this database's grants differ from what is declared here.
+
+    Raises:
+        psycopg.Error: It cannot be told; a role of ours does not exist, for one.
+    """
+    parameters = {"roles": list(FUNCTIONS)}
+    with connection.cursor(row_factory=dict_row) as cursor:
+        for row in cursor.execute(_RELATIONS, parameters).fetchall():
+            yield from _relation(row)
+        for row in cursor.execute(_ROUTINES, parameters).fetchall():
+            yield from _routine(row)
+
+
+def reads(role: str, schema: str, name: str) -> bool:
+    """Whether `role` is meant to read this relation."""
+    if schema == canonical.SCHEMA:
+        return role in canonical.READERS and name in canonical.VIEWS
+    return role == "ops_exporter" and schema == "ops" and name in OPS_TABLES
+
+
+def _relation(row: Mapping[str, Any]) -> Iterator[Finding]:
+    role, schema, name = row["role"], row["schema"], row["name"]
+    wanted = reads(role, schema, name)
+    if row["reads"] and not wanted:
+        yield Finding(
+            role, f"reads {schema}.{name}", f"find the grant (\\dp {schema}.{name}), to PUBLIC perhaps; revoke it"
+        )
+    if wanted and not row["reads"]:
+        yield Finding(role, f"cannot read {schema}.{name}", _restore(schema))
+    if row["writes"]:
+        yield Finding(
+            role, f"writes {schema}.{name}", f"find the grant (\\dp {schema}.{name}), to PUBLIC perhaps; revoke it"
+        )
+
+
+def _routine(row: Mapping[str, Any]) -> Iterator[Finding]:
+    role, name = row["role"], row["name"]
+    wanted = name in FUNCTIONS[role]
+    if row["calls"] and not wanted:
+        yield Finding(role, f"calls {name}", f"revoke it (\\df+ {name} shows to whom it is granted)")
+    if wanted and not row["calls"]:
+        yield Finding(role, f"cannot call {name}", _restore(name.partition(".")[0]))
+
+
+def _restore(schema: str) -> str:
+    if schema == canonical.SCHEMA:
+        return "run `opsctl contract apply`"
+    return "grant it again, as the migrations' 0003_grants.up.sql does"
