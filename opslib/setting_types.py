@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Annotated
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -99,8 +98,8 @@ def _listen(text: str) -> str:
     return text
 
 
-def _file(path: Path) -> Path:
-    if not os.path.isfile(path):  # noqa: PTH113 - unlike Path.is_file it answers False where we may not look
+def _file(path: str) -> str:
+    if not os.path.isfile(path):  # noqa: PTH113 - Path.is_file raises where we may not look
         raise ValueError("is no file this user can see: check the path and its permissions")
     return path
 
@@ -115,7 +114,7 @@ RedisUrl = Annotated[SecretStr, _secret_url(*REDIS_SCHEMES)]
 SecretHttpUrl = Annotated[SecretStr, _secret_url("http", "https")]
 BaseUrl = Annotated[str, AfterValidator(_base_url)]
 Listen = Annotated[str, AfterValidator(_listen)]
-ExistingFile = Annotated[Path, AfterValidator(_file)]
+ExistingFile = Annotated[str, AfterValidator(_file)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 LowerCase = BeforeValidator(_lower)
 

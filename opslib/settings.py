@@ -124,13 +124,17 @@ class Settings(BaseModel):
         value = getattr(self.require(name), name.lower())
         return value.get_secret_value() if isinstance(value, SecretStr) else str(value)
 
+    def has(self, name: str) -> bool:
+        """Is the setting of this environment name set (or has it a default)?"""
+        return getattr(self, _NAMES[name].attribute) is not None
+
     def require(self, *names: str) -> Self:
         """Return these settings if every one of `names` (environment names) is set.
 
         Raises:
             ConfigError: Naming each missing one, what it is for and how to set it.
         """
-        missing = [field for field in map(_NAMES.__getitem__, names) if getattr(self, field.attribute) is None]
+        missing = [_NAMES[name] for name in names if not self.has(name)]
         if missing:
             raise ConfigError("\n".join(f"{field.name} is not set: {field.how()}" for field in missing))
         return self

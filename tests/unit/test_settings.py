@@ -266,6 +266,7 @@ def test_require_names_every_missing_one() -> None:
     """What a subject lacks is said at once, with how to set it; a name that is no setting is our own mistake."""
     loaded = settings.load({"REDIS_URL": "redis://h"})
     assert loaded.require("REDIS_URL") is loaded
+    assert (loaded.has("REDIS_URL"), loaded.has("BULLMQ_PREFIX"), loaded.has("DATABASE_URL")) == (True, True, False)
     with pytest.raises(
         ConfigError, match=re.compile(r"^DATABASE_URL is not set.*_FILE.*\nAPP_BASE_URL is not", re.DOTALL)
     ):
