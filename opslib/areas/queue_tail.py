@@ -1,0 +1,320 @@
+"""Follows the event streams of all queues on one connection, and hands on what happened, each thing once.
+
+One XREAD takes what is new in every stream (in a cluster one per slot), without blocking: batched, an event costs a
+few microseconds; woken for each, it would cost thirty. What was counted and the place up to which it was counted go
+into the checkpoint together. After a restart each stream is read again from its beginning up to that place, only to
+know the jobs under way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+from urllib.parse import quote_from_bytes
+
+import structlog
+from redis.exceptions import ResponseError
+
+from opslib import redis
+from opslib.areas.queue_events import Entry, Fact, Kind, Tracker
+from opslib.areas.queue_places import (
+    EMPTY,
+    START,
+    Gap,
+    Place,
+    Stream,
+    advance,
+    beginning,
+    end,
+    format_id,
+    parse_id,
+    review,
+)
+from opslib.areas.queues import JOB_FIELDS, Command, Job, Queue, ask, slots
+from opslib.checkpoint import Checkpoint
+from opslib.errors import SourceError
+
+log = structlog.get_logger()
+
+PAUSE = 0.25  # seconds between two looks; 200 idle streams cost 2 ms of CPU a second
+IDLE_PAUSE = 1.0  # when nothing happens for a while
+IDLE_AFTER = 8  # looks without an event
+RETRY = 1.0  # seconds after the server did not answer
+REVIEW_EVERY = 5.0  # seconds between two checks that a silent stream is still the same
+ENTRIES_WANTED = 2000  # per look over all streams: a larger answer would hold the server longer than 0.5 ms per stream
+LEAST, MOST = 50, 1000  # entries per stream and look
+JOBS_REMEMBERED = 100_000  # over all queues, about 25 MB
+
+
+class Sink(Protocol):
+    """Who counts."""
+
+    def count(self, queue: Queue, fact: Fact) -> None:
+        """This happened. `fact.name` is None if nobody knows the job's name any more."""
+
+    def miss(self, queue: Queue, gap: Gap) -> None:
+        """Events were gone before they were read."""
+
+
+@dataclass(slots=True, eq=False)
+class Followed:
+    """One stream being followed.
+
+    Attributes:
+        queue: Whose.
+        place: Everything up to here is counted.
+        cursor: Everything up to here was read; behind `place` while the jobs under way are being learnt again.
+        tracker: What is known of its jobs.
+        quiet: Nothing was read since the last review.
+    """
+
+    queue: Queue
+    place: Place
+    cursor: str
+    tracker: Tracker
+    quiet: bool = True
+
+    @property
+    def key(self) -> bytes:
+        """The stream's key."""
+        return self.queue.key(b"events")
+
+    @property
+    def saved_as(self) -> str:
+        """What its place is called in the checkpoint: JSON there takes neither NUL nor bytes that are no text."""
+        return quote_from_bytes(self.key)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What one look took from one stream.
+
+    Attributes:
+        stream: Which.
+        ids: Of the entries behind the place, which count.
+        facts: What they say.
+    """
+
+    stream: Followed
+    ids: Sequence[bytes]
+    facts: Sequence[Fact]
+
+
+class Tail:
+    """Follows the streams of the queues it is shown.
+
+    Args:
+        client: A connection of its own.
+        queues: Every queue there is, and whether it was born while we watched; read at each look.
+        checkpoint: Where the places are kept. It must be loaded before `look`.
+        sink: Who counts.
+    """
+
+    def __init__(self, client: redis.Client, queues: Mapping[Queue, bool], checkpoint: Checkpoint, sink: Sink) -> None:
+        self._client = client
+        self._queues = queues
+        self._checkpoint = checkpoint
+        self._sink = sink
+        self._followed: dict[Queue, Followed] = {}
+        self._positions: dict[str, Any] | None = None
+        self._pending: Sequence[Batch] | None = None
+        self._count = LEAST
+        self._reviewed = 0.0
+
+    def tracker(self, queue: Queue) -> Tracker | None:
+        """What is known of a queue's jobs."""
+        followed = self._followed.get(queue)
+        return followed.tracker if followed else None
+
+    async def run(self) -> None:
+        """Look again and again, as long as the checkpoint is loaded."""
+        idle = 0
+        answering = True
+        while True:
+            if not self._checkpoint.loaded:
+                await asyncio.sleep(PAUSE)
+                continue
+            try:
+                found, full = await self.look()
+            except SourceError as exc:
+                if answering:
+                    log.warning("queue_events_away", error=str(exc))
+                answering = False
+                await asyncio.sleep(RETRY)
+                continue
+            answering = True
+            idle = 0 if found else idle + 1
+            if not full:
+                await asyncio.sleep(IDLE_PAUSE if idle > IDLE_AFTER else PAUSE)
+
+    async def look(self) -> tuple[int, bool]:
+        """Take what is new in every stream, and count it.
+
+        Returns:
+            How many entries, and whether there may be more at once.
+
+        Raises:
+            SourceError: The server is away. Nothing is lost or counted twice by looking again.
+        """
+        if self._checkpoint.position is not self._positions:
+            # Loaded, or loaded anew after another exporter had the name: what it holds is the truth now.
+            self._positions, self._pending = self._checkpoint.position, None
+            self._followed.clear()
+        await self._follow()
+        full = False
+        if self._pending is None:
+            self._pending, full = await self._read()
+        batches = self._pending
+        streams, jobs = await self._ask_about(batches)
+        # From here to the end nothing waits: counts and places go together.
+        if self._checkpoint.position is not self._positions:
+            return 0, True
+        self._pending = None
+        for batch, stream in zip(batches, streams, strict=True):
+            self._apply(batch, stream, jobs)
+        if sum(len(followed.tracker) for followed in self._followed.values()) > JOBS_REMEMBERED // 2:
+            for followed in self._followed.values():
+                followed.tracker.rotate()
+        if asyncio.get_running_loop().time() - self._reviewed > REVIEW_EVERY:
+            await self._review()
+        return sum(len(batch.ids) for batch in batches), full
+
+    async def _follow(self) -> None:
+        """Begin with the queues that are new, and let go of those that are gone."""
+        for queue in self._followed.keys() - self._queues.keys():
+            del self._followed[queue]
+        new = [queue for queue in self._queues if queue not in self._followed]
+        for queue, stream in zip(new, await self._info(new), strict=True):
+            followed = Followed(queue, Place(), format_id(START), Tracker())
+            if stream is None or queue not in self._queues:
+                continue
+            stored = self._checkpoint.position.get(followed.saved_as)
+            born_later = self._queues[queue]
+            if stored is not None:
+                followed.place = Place.from_json(stored)
+            elif self._checkpoint.kept or born_later:
+                followed.place = beginning(stream, born_later=born_later)
+            else:
+                # Without a store every start would count the same history again.
+                followed.place = end(stream)
+            self._followed[queue] = followed
+            self._checkpoint.move(followed.saved_as, followed.place.to_json())
+
+    async def _read(self) -> tuple[list[Batch], bool]:
+        by_key = {followed.key: followed for followed in self._followed.values()}
+        commands: list[tuple[bytes, Command]] = []
+        for group in slots(self._client, self._followed):
+            members = [self._followed[queue] for queue in group]
+            keys, cursors = [member.key for member in members], [member.cursor for member in members]
+            commands.append((keys[0], ("XREAD", "COUNT", self._count, "STREAMS", *keys, *cursors)))
+        batches = []
+        total, full = 0, False
+        for answer in await ask(self._client, commands):
+            if isinstance(answer, ResponseError):
+                raise SourceError(f"Redis refuses XREAD: {answer}; its user needs +@read on the queues' keys")
+            for key, entries in answer or ():
+                total += len(entries)
+                full |= len(entries) >= self._count
+                batches.append(self._feed(by_key[key], entries, more=len(entries) >= self._count))
+        if total > ENTRIES_WANTED:
+            self._count = max(LEAST, self._count // 2)
+        elif full:
+            self._count = min(MOST, self._count * 2)
+        return batches, full
+
+    def _feed(self, followed: Followed, entries: Sequence[Entry], *, more: bool) -> Batch:
+        followed.quiet = False
+        known = 0
+        if (cursor := parse_id(followed.cursor)) < followed.place.id:
+            # Counted before: told to the tracker only, so that it knows the jobs under way.
+            known = sum(cursor < parse_id(entry[0]) <= followed.place.id for entry in entries)
+            followed.tracker.feed(entries[:known], more=False)
+        facts, taken = followed.tracker.feed(entries[known:], more=more)
+        if known + taken:
+            followed.cursor = entries[known + taken - 1][0].decode()
+        return Batch(followed, [entry[0] for entry in entries[known : known + taken]], facts)
+
+    async def _info(self, queues: Sequence[Queue]) -> list[Stream | None]:
+        """The streams as they are; None for one that cannot be read."""
+        keys = [queue.key(b"events") for queue in queues]
+        answers = await ask(self._client, [(key, ("XINFO", "STREAM", key)) for key in keys])
+        return [_stream(answer) for answer in answers]
+
+    async def _ask_about(self, batches: Sequence[Batch]) -> tuple[list[Stream | None], dict[tuple[Queue, bytes], Job]]:
+        """The streams of these batches as they are now, and the jobs in them that are not known by name."""
+        counted = [batch for batch in batches if batch.ids]
+        unknown = list(
+            dict.fromkeys((b.stream.queue, fact.job) for b in counted for fact in b.facts if fact.name is None)
+        )
+        commands: list[tuple[bytes, Command]] = [(b.stream.key, ("XINFO", "STREAM", b.stream.key)) for b in counted]
+        for queue, job in unknown:
+            commands.append((queue.key(job), ("HMGET", queue.key(job), *JOB_FIELDS)))
+        answers = iter(await ask(self._client, commands))
+        streams = [_stream(next(answers)) if batch.ids else None for batch in batches]
+        jobs = {
+            key: Job.parse(fields) for key, fields in zip(unknown, answers, strict=True) if isinstance(fields, list)
+        }
+        return streams, jobs
+
+    def _apply(self, batch: Batch, stream: Stream | None, jobs: Mapping[tuple[Queue, bytes], Job]) -> None:
+        if not batch.ids:
+            return
+        followed = batch.stream
+        for fact in batch.facts:
+            job = jobs.get((followed.queue, fact.job)) if fact.name is None else None
+            if job is not None and job.name is not None:
+                followed.tracker.learn(fact.job, job.name)
+                self._sink.count(followed.queue, _completed(fact, job))
+            else:
+                self._sink.count(followed.queue, fact)
+        if stream is None or stream is EMPTY:  # gone since we read it: the review will see to it
+            self._move(followed, Place(parse_id(batch.ids[-1]), None, followed.place.first), None)
+        else:
+            self._move(followed, *advance(followed.place, batch.ids, stream))
+
+    async def _review(self) -> None:
+        """Are the streams that gave nothing still the streams they were?"""
+        quiet = [followed for followed in self._followed.values() if followed.quiet]
+        streams = await self._info([followed.queue for followed in quiet])
+        if self._checkpoint.position is not self._positions:
+            return
+        for followed, stream in zip(quiet, streams, strict=True):
+            if stream is None:
+                continue
+            place, gap = review(followed.place, stream)
+            if place.id != followed.place.id:
+                log.info("queue_events_restarted", queue=followed.queue.name, at=format_id(place.id))
+                followed.cursor = format_id(place.id)
+            if place != followed.place:
+                self._move(followed, place, gap)
+        for followed in self._followed.values():
+            followed.quiet = True
+        self._reviewed = asyncio.get_running_loop().time()
+
+    def _move(self, followed: Followed, place: Place, gap: Gap | None) -> None:
+        if gap is not None:
+            log.warning("queue_events_missed", queue=followed.queue.name, lost=gap.lost)
+            self._sink.miss(followed.queue, gap)
+        followed.place = place
+        self._checkpoint.move(followed.saved_as, place.to_json())
+
+
+def _stream(answer: Any) -> Stream | None:
+    if isinstance(answer, ResponseError):
+        return EMPTY if "no such key" in str(answer) else None
+    return Stream.parse(answer)
+
+
+def _completed(fact: Fact, job: Job) -> Fact:
+    """A fact about a job that was not known, with what its hash still tells."""
+    begin = None
+    if fact.kind in (Kind.COMPLETED, Kind.FAILED):
+        begin = job.processed_on
+    elif fact.kind is Kind.STARTED and job.starts == 1:
+        begin = job.due
+    seconds = fact.seconds
+    if seconds is None and begin is not None:
+        seconds = max(0, fact.at - begin) / 1000
+    return fact._replace(name=job.name, seconds=seconds)

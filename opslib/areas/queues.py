@@ -1,0 +1,173 @@
+"""BullMQ queues as they lie in Redis, for reading: key layout, and one way to ask for many things at once.
+
+Queue names are data: any bytes an application chose. A name is kept as bytes for keys, and shown as text. Nothing here
+writes, and of a job only what identifies and times it is read (name, timestamp, delay, processedOn): never its data,
+its result or its failure.
+
+Source of the layout: bullmq 5.63.0 to 6.7.0 (`QueueKeys`, the Lua scripts), checked against both by service tests.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from redis import exceptions
+from redis.asyncio import Redis, RedisCluster
+
+from opslib import redis
+from opslib.errors import SourceError
+
+Command = tuple[bytes | str | int, ...]
+
+JOB_FIELDS = ("name", "timestamp", "opts", "processedOn", "ats")
+
+# The server cannot be asked at all, as opposed to refusing one command.
+AWAY = (
+    exceptions.ConnectionError,
+    exceptions.TimeoutError,
+    exceptions.ClusterDownError,
+    exceptions.RedisClusterException,
+    OSError,
+    TimeoutError,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """One queue.
+
+    Attributes:
+        prefix: BullMQ's key prefix.
+        raw: The name as the application wrote it.
+    """
+
+    prefix: bytes
+    raw: bytes
+
+    @property
+    def name(self) -> str:
+        r"""The name as text; bytes that are no UTF-8 show as `\xNN`."""
+        return self.raw.decode("utf-8", "backslashreplace")
+
+    def key(self, part: bytes) -> bytes:
+        """The key of one of its structures, or of a job by id."""
+        return b"%b:%b:%b" % (self.prefix, self.raw, part)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What may be known of a job.
+
+    Attributes:
+        name: Its name, if the hash is there.
+        due: When it was to be ready for its first attempt, Unix ms: added plus delay.
+        processed_on: When its last attempt began, Unix ms, by the worker's clock.
+        starts: Attempts begun so far.
+    """
+
+    name: bytes | None
+    due: int | None
+    processed_on: int | None
+    starts: int | None
+
+    @classmethod
+    def parse(cls, values: Sequence[bytes | None]) -> Job:
+        """Read the answer to `HMGET job` of `JOB_FIELDS`."""
+        name, timestamp, opts, processed_on, starts = values
+        added = _number(timestamp)
+        return cls(
+            name=name,
+            due=None if added is None else added + _delay(opts),
+            processed_on=_number(processed_on),
+            starts=_number(starts),
+        )
+
+
+def _number(value: bytes | None) -> int | None:
+    try:
+        return None if value is None else int(float(value))
+    except (ValueError, OverflowError):
+        return None
+
+
+def _delay(opts: bytes | None) -> int:
+    """The delay a job was added with, in ms; its hash field `delay` is overwritten by each back-off."""
+    if opts is None or b'"delay"' not in opts:
+        return 0
+    try:
+        delay = json.loads(opts)["delay"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return 0
+    return int(delay) if isinstance(delay, int | float) and 0 < delay < float("inf") else 0
+
+
+def connect(url: str, *, name: str, timeout: float) -> redis.Client:
+    """A client of one connection (one per node of a cluster) that gives answers as the server sent them.
+
+    Args:
+        url: See `opslib.redis`.
+        name: How it shows in CLIENT LIST.
+        timeout: Seconds for connecting and for each answer.
+    """
+    client = redis.client(url, name=name, timeout=timeout)
+    for command in ("XREAD", "ZRANGE", "ZRANGEBYSCORE", "SCAN", "TIME", "CLIENT LIST", "HEXISTS"):
+        client.set_response_callback(command, _as_sent)
+    return client
+
+
+def _as_sent(response: Any, **_: Any) -> Any:
+    return response
+
+
+async def ask(client: redis.Client, commands: Sequence[tuple[bytes, Command]]) -> list[Any]:
+    """Send commands in one round trip (one per node of a cluster).
+
+    Args:
+        client: From `connect`.
+        commands: Each with a key that says which node it is for.
+
+    Returns:
+        The answers in order; a command the server refused has the `ResponseError` in its place.
+
+    Raises:
+        SourceError: The server is away, hung, loading, or its cluster down.
+    """
+    if not commands:
+        return []
+    try:
+        if isinstance(client, RedisCluster):
+            await client.initialize()
+        # Pipelines of both kinds; only the cluster's takes a target.
+        pipeline: Any = client.pipeline(transaction=False) if isinstance(client, Redis) else client.pipeline()
+        for key, command in commands:
+            if isinstance(client, RedisCluster):
+                # Typed for text only; the key's bytes are hashed all the same.
+                pipeline.execute_command(*command, target_nodes=client.get_node_from_key(key))  # type: ignore[arg-type]
+            else:
+                pipeline.execute_command(*command)
+        answers: list[Any] = await pipeline.execute(raise_on_error=False)
+        for answer in answers:
+            if isinstance(answer, AWAY):
+                raise answer
+    except AWAY as exc:
+        if isinstance(client, RedisCluster):
+            await client.aclose()  # the nodes may have changed places: look again next time
+        raise away(exc) from exc
+    return answers
+
+
+def away(exc: BaseException) -> SourceError:
+    """What `AWAY` means, in words."""
+    return SourceError(f"Redis does not answer: {str(exc) or type(exc).__name__}; is it running, and REDIS_URL right?")
+
+
+def slots(client: redis.Client, queues: Iterable[Queue]) -> list[list[Queue]]:
+    """Group queues so that one command may name keys of a whole group: by slot in a cluster, else all together."""
+    groups: dict[int, list[Queue]] = {}
+    for queue in queues:
+        slot = client.keyslot(queue.key(b"meta")) if isinstance(client, RedisCluster) else 0
+        groups.setdefault(slot, []).append(queue)
+    return list(groups.values())
