@@ -69,6 +69,7 @@ class Queues:
         self._url = url
         self._at_rest: Counter[tuple[str, str]] = Counter()
         self._next_delayed: dict[str, int] = {}
+        self._first_waiting: dict[str, int] = {}
         self.catalog_worker = Server(
             "the catalog worker",
             [sys.executable, "-m", "demo.worker", url, CATALOG],
@@ -150,6 +151,7 @@ class Queues:
             self._next_delayed[queue] = min(due, self._next_delayed.get(queue, due))
         elif queue == ORPHAN:
             self._at_rest[queue, "prioritized" if priority else "waiting"] += 1
+            self._first_waiting.setdefault(queue, job.timestamp)
         else:
             self._truth.job(queue, name, attempts=attempts, failures=failures)
             if failures >= attempts:
@@ -197,3 +199,7 @@ class Queues:
                 due = self._next_delayed[queue] / 1000
                 expected[series("bitloot_queue_next_delayed_timestamp_seconds", queue=queue)] = due
         return expected
+
+    def waiting_since(self) -> dict[str, float]:
+        """Since when the oldest job of each queue nobody serves has been waiting, Unix seconds."""
+        return {queue: first / 1000 for queue, first in self._first_waiting.items()}

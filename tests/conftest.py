@@ -13,7 +13,6 @@ password (NOLOGIN roles through a LOGIN role of your own that is a member).
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,6 +27,7 @@ from demo.postgres import PostgresServer
 from demo.processes import private_directory
 from demo.reaper import Reaper
 from demo.redis import RedisServer
+from opslib.contract import contract, migrate
 
 APP_TEMPLATE = "template_app"
 TEMPLATE = "template_ops"
@@ -114,11 +114,9 @@ def ops_template(postgres_server: PostgresServer, app_template: str) -> str:
     """The template database that holds the application's schema, our migrations and the contract."""
     with postgres_server.connect() as admin:
         admin.execute(f"CREATE DATABASE {TEMPLATE} TEMPLATE {app_template}")
-    if importlib.util.find_spec("opslib.contract.contract"):
-        from opslib.contract import contract, migrate  # noqa: PLC0415
-
-        migrate.up(postgres_server.dsn(TEMPLATE))
-        contract.apply(postgres_server.dsn(TEMPLATE))
+    migrate.up(postgres_server.dsn(TEMPLATE))
+    findings = contract.apply(postgres_server.dsn(TEMPLATE)).findings
+    assert not findings, f"the contract does not fit the demo's schema: {findings}"
     return TEMPLATE
 
 

@@ -1,0 +1,166 @@
+"""The embedded stack as one: Postgres, Redis, S3, our schema and views in place, and the exporter as a process."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from demo import app_schema
+from demo.postgres import PostgresServer, postgres
+from demo.processes import Account, Server, StartError, free_port, private_directory
+from demo.redis import RedisServer, redis_server
+from demo.s3 import S3Server, s3_server
+
+DATABASE = "bitloot"
+LOGIN = "demo_exporter"
+"""What the exporters log in as: a member of `ops_exporter`, no owner of anything."""
+
+OPSCTL = (sys.executable, "-m", "opsctl.cli")
+ROOT = Path(__file__).parents[1]
+
+LEDGER = {
+    "OPS_LEDGER_SETTLE_SECONDS": "2",
+    "OPS_LEDGER_REFRESH_SECONDS": "2",
+    "OPS_LEDGER_GAUGES_SECONDS": "5",
+}
+"""A shop in a hurry: in production an undecided notification settles after a minute."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """The servers, all running.
+
+    Attributes:
+        directory: For logs and data, gone at the end.
+    """
+
+    directory: Path
+    postgres: PostgresServer
+    redis: RedisServer
+    s3: S3Server
+
+    @property
+    def dsn(self) -> str:
+        """The database of the application, as its owner."""
+        return self.postgres.dsn(DATABASE)
+
+
+@contextlib.contextmanager
+def stack() -> Iterator[Stack]:
+    """Start all servers and lay out the database.
+
+    Raises:
+        StartError: A server did not start, or `opsctl` could not migrate.
+    """
+    with (
+        private_directory() as directory,
+        private_directory() as data,
+        postgres(data) as database,
+        redis_server(directory) as redis,
+        s3_server(directory) as s3,
+    ):
+        with database.connect() as admin:
+            admin.execute(f"CREATE DATABASE {DATABASE}")
+        here = Stack(directory, database, redis, s3)
+        app_schema.create(here.dsn)
+        opsctl("migrate", "up", DATABASE_URL=here.dsn)
+        opsctl("contract", "apply", DATABASE_URL=here.dsn)
+        with database.connect() as admin:
+            admin.execute(f"CREATE ROLE {LOGIN} LOGIN IN ROLE ops_exporter")
+        yield here
+
+
+def opsctl(*arguments: str, **settings: str) -> str:
+    """Run a command of ours with these settings and no others; what it printed.
+
+    Raises:
+        StartError: It failed.
+    """
+    command = [*OPSCTL, *arguments]
+    result = subprocess.run(command, check=False, capture_output=True, text=True, env=environment(settings), cwd=ROOT)
+    if result.returncode:
+        raise StartError(f"`opsctl {' '.join(arguments)}` failed:\n{result.stdout}{result.stderr}")
+    return result.stdout
+
+
+def environment(settings: Mapping[str, str]) -> dict[str, str]:
+    """Settings and what a process needs to live. Nothing else of our own environment: it may be set up for real."""
+    return {**{name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}, **settings}
+
+
+class Exporter(Server):
+    """`opsctl exporter run` as a process.
+
+    Args:
+        directory: For its log.
+        settings: Its environment.
+    """
+
+    def __init__(self, directory: Path, settings: Mapping[str, str]) -> None:
+        self.port = free_port()
+        super().__init__(
+            "the exporter",
+            [*OPSCTL, "exporter", "run", "--listen", f"127.0.0.1:{self.port}"],
+            log=directory / "exporter.log",
+            ready=lambda: self.get("/healthz")[0] == 200,  # noqa: PLR2004 - HTTP
+            account=Account.ours(),
+            env=environment(settings),
+            cwd=ROOT,
+        )
+
+    @property
+    def url(self) -> str:
+        """Where it answers."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def get(self, path: str) -> tuple[int, str]:
+        """Status and text of one of its pages.
+
+        Raises:
+            OSError: It does not answer.
+        """
+        try:
+            with urllib.request.urlopen(self.url + path, timeout=5) as answer:  # noqa: S310 - our own http address
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as exc:
+            with exc:
+                return exc.code, exc.read().decode()
+
+
+def prometheus_server(directory: Path, exporter: Exporter) -> Server | None:
+    """A Prometheus that scrapes the exporter every 10 s, not started yet; None where none is installed."""
+    program = shutil.which("prometheus")
+    if program is None:
+        return None
+    port = free_port()
+    configuration = directory / "prometheus.yml"
+    configuration.write_text(
+        "global: {scrape_interval: 10s}\n"
+        "scrape_configs:\n"
+        f"  - {{job_name: bitloot-ops, static_configs: [{{targets: ['127.0.0.1:{exporter.port}']}}]}}\n"
+    )
+
+    def ready() -> bool:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/-/ready", timeout=1) as answer:  # noqa: S310 - http
+            return bool(answer.status == 200)  # noqa: PLR2004 - HTTP
+
+    return Server(
+        f"Prometheus on http://127.0.0.1:{port}",
+        [
+            program,
+            f"--config.file={configuration}",
+            f"--storage.tsdb.path={directory / 'prometheus'}",
+            f"--web.listen-address=127.0.0.1:{port}",
+        ],
+        log=directory / "prometheus.log",
+        ready=ready,
+        account=Account.ours(),
+    )
