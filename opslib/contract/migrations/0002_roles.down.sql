@@ -1,20 +1,22 @@
--- Roles belong to the whole cluster. One stays when another database (or the contract's views here) still grants it
--- something, or when a login is a member of it: dropping it would take that person's rights in silence.
+-- Roles belong to the whole cluster: all of them stay as long as another database (or the contract's views here) grants
+-- one of them anything, or a login is a member of one. Dropping that one would take somebody's rights in silence, and
+-- dropping the others would leave the other database with half a set.
 DO $$
 DECLARE
+    -- ops_super before ops_staff, whose member it is.
+    ours constant text[] := ARRAY['ops_super', 'ops_staff', 'ops_backup', 'ops_jobs', 'ops_grafana', 'ops_exporter'];
     role_name text;
 BEGIN
-    -- ops_super before ops_staff, whose member it is.
-    FOREACH role_name IN ARRAY ARRAY['ops_super', 'ops_staff', 'ops_backup', 'ops_jobs', 'ops_grafana', 'ops_exporter']
-    LOOP
-        -- An ADMIN membership is what PostgreSQL 16 gives a role's creator by itself.
-        CONTINUE WHEN to_regrole(role_name) IS NULL OR EXISTS (
-            SELECT FROM pg_auth_members WHERE roleid = to_regrole(role_name) AND NOT admin_option
-        );
-        BEGIN
-            EXECUTE format('DROP ROLE %I', role_name);
-        EXCEPTION WHEN dependent_objects_still_exist OR undefined_object THEN
-            NULL; -- in use elsewhere, or dropped by somebody else this very moment
-        END;
+    -- An ADMIN membership is what PostgreSQL 16 gives a role's creator by itself.
+    IF EXISTS (
+        SELECT FROM pg_auth_members m JOIN pg_roles granted ON granted.oid = m.roleid JOIN pg_roles u ON u.oid = m.member
+        WHERE granted.rolname = ANY (ours) AND u.rolname <> ALL (ours) AND NOT m.admin_option
+    ) THEN
+        RETURN;
+    END IF;
+    FOREACH role_name IN ARRAY ours LOOP
+        EXECUTE format('DROP ROLE IF EXISTS %I', role_name);
     END LOOP;
+EXCEPTION WHEN dependent_objects_still_exist THEN
+    NULL; -- everything dropped above is back
 END $$;
