@@ -7,6 +7,7 @@ import gzip
 import os
 import shutil
 import signal
+import socket
 import ssl
 import subprocess
 from collections.abc import AsyncIterator, Sequence
@@ -134,9 +135,8 @@ async def test_tls(tmp_path: Path) -> None:
 
 async def test_an_address_in_use_and_a_bad_certificate_are_named(tmp_path: Path) -> None:
     """As settings to be changed."""
-    async with serving(Source()) as url:
-        with pytest.raises(ConfigError, match="--listen"):
-            await serve([Source()], Listen("127.0.0.1", int(url.rsplit(":", 1)[1])))
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(ConfigError, match="--listen"):
+        await serve([Source()], Listen("127.0.0.1", taken.getsockname()[1]))
     (tmp_path / "bad.pem").write_text("no certificate")
     with pytest.raises(ConfigError, match=r"bad\.pem"):
         await serve([Source()], Listen("127.0.0.1", 0, certificate=tmp_path / "bad.pem"))
