@@ -33,7 +33,7 @@ COMMENT ON TABLE ops.ledger_marks IS
 
 CREATE TABLE ops.ledger_seen (
     family  text NOT NULL,
-    id      text NOT NULL,
+    id      text COLLATE "C" NOT NULL, -- compared by bytes, whatever the database's collation
     subject text NOT NULL,
     outcome text NOT NULL,
     created timestamptz NOT NULL,
