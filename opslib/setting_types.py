@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Annotated
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -98,7 +99,7 @@ def _listen(text: str) -> str:
     return text
 
 
-def _file(path: str) -> str:
+def _file(path: Path) -> Path:
     if not os.path.isfile(path):  # noqa: PTH113 - Path.is_file raises where we may not look
         raise ValueError("is no file this user can see: check the path and its permissions")
     return path
@@ -114,7 +115,7 @@ RedisUrl = Annotated[SecretStr, _secret_url(*REDIS_SCHEMES)]
 SecretHttpUrl = Annotated[SecretStr, _secret_url("http", "https")]
 BaseUrl = Annotated[str, AfterValidator(_base_url)]
 Listen = Annotated[str, AfterValidator(_listen)]
-ExistingFile = Annotated[str, AfterValidator(_file)]
+ExistingFile = Annotated[Path, AfterValidator(_file)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 LowerCase = BeforeValidator(_lower)
 

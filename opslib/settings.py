@@ -18,6 +18,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr
 from pydantic import ValidationError as PydanticError
 
+from opslib import redact
 from opslib.errors import ConfigError
 from opslib.setting_types import (
     BaseUrl,
@@ -113,7 +114,7 @@ class Settings(BaseModel):
 
     def has(self, name: str) -> bool:
         """Is the setting of that environment name given?"""
-        return getattr(self, name.lower()) is not None
+        return getattr(self, _NAMES[name].attribute) is not None
 
     def reveal(self, name: str) -> str:
         """The text of a secret, for the client that needs it.
@@ -123,10 +124,6 @@ class Settings(BaseModel):
         """
         value = getattr(self.require(name), name.lower())
         return value.get_secret_value() if isinstance(value, SecretStr) else str(value)
-
-    def has(self, name: str) -> bool:
-        """Is the setting of this environment name set (or has it a default)?"""
-        return getattr(self, _NAMES[name].attribute) is not None
 
     def require(self, *names: str) -> Self:
         """Return these settings if every one of `names` (environment names) is set.
@@ -220,6 +217,8 @@ _TOGETHER = (
 def load(env: Mapping[str, str] | None = None) -> Settings:
     """Read the settings from `env` (default: the environment), over the YAML file `OPS_CONFIG` names.
 
+    From here on their secrets are known to `redact`.
+
     Raises:
         ConfigError: One line for each thing that is wrong. No line repeats a value.
     """
@@ -245,6 +244,7 @@ def load(env: Mapping[str, str] | None = None) -> Settings:
             errors.append(f"{name} ({origins.get(name, 'default')}): {text[:1].lower()}{text[1:]}")
     if errors:
         raise ConfigError("\n".join(errors))
+    redact.register(settings.secrets())
     settings._origins.update({name.lower(): origin for name, origin in origins.items()})  # noqa: SLF001 - our own
     return settings
 

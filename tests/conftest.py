@@ -27,6 +27,7 @@ from demo.postgres import PostgresServer
 from demo.processes import private_directory
 from demo.reaper import Reaper
 from demo.redis import RedisServer
+from opslib import redact
 from opslib.contract import contract, migrate
 
 APP_TEMPLATE = "template_app"
@@ -38,6 +39,14 @@ def _reaper() -> Iterator[None]:
     """The undertaker of everything below, closed when all is over."""
     yield
     Reaper.shared().close()
+
+
+@pytest.fixture(autouse=True)
+def _forgotten_secrets() -> Iterator[None]:
+    """What one test's settings hold is no secret to the next."""
+    known = redact._known
+    yield
+    redact._known = known
 
 
 @pytest.fixture(scope="session")

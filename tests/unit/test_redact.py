@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import time
-from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote, quote_plus
 
@@ -14,20 +13,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from opslib import redact as module
 from opslib import settings
 from opslib.errors import ConfigError
 from opslib.redact import MAX_DEPTH, redact, register, secret_name
 
 SECRET = 'S3cr/et+"pl än\\ted'
-
-
-@pytest.fixture(autouse=True)
-def _forgetful() -> Iterator[None]:
-    """What a test registers is forgotten after it."""
-    before = module._known
-    yield
-    module._known = before
 
 
 def nested(leaf: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
