@@ -1,0 +1,186 @@
+"""What the tests of queues share: real BullMQ in Node, and an exporter whose page is read as Prometheus reads it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import json
+import shutil
+import subprocess
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from exporters.queues import Queues
+from opslib.server import Exporter
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = Path(__file__).parent / "node" / "bullmq.mjs"
+VERSIONS = ("5.63.0", "latest")
+FRESH = 24 * 3600  # seconds until "latest" is asked for again
+WAIT = 20.0
+
+
+def install(version: str) -> Path:
+    """The folder that holds bullmq of that version, installed from npm when it is not there yet."""
+    for tool in ("node", "npm"):
+        if shutil.which(tool) is None:
+            pytest.fail(f"these tests drive real BullMQ and need {tool}: `apt-get install nodejs npm`")
+    folder = ROOT / ".cache" / "node" / f"bullmq-{version}"
+    folder.mkdir(parents=True, exist_ok=True)
+    done = folder / ".installed"
+    with (folder / ".lock").open("w") as lock:  # two runs at once must not install into one folder
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if done.exists() and (version != "latest" or time.time() - done.stat().st_mtime < FRESH):
+            return folder
+        # From version 6 the Redis client is the user's to bring.
+        npm = ["npm", "install", "--no-save", "--no-audit", "--no-fund", "--prefix", str(folder)]
+        answer = subprocess.run(
+            [*npm, f"bullmq@{version}", "ioredis@5"], capture_output=True, text=True, check=False, timeout=110
+        )
+        if answer.returncode == 0:
+            done.touch()
+        elif not done.exists():
+            pytest.fail(f"npm cannot install bullmq {version}: {answer.stderr[-500:]}")
+    return folder
+
+
+@dataclass(frozen=True, slots=True)
+class Bullmq:
+    """Real BullMQ on one Redis.
+
+    Attributes:
+        folder: Where it is installed.
+        url: The Redis, on a unix socket.
+    """
+
+    folder: Path
+    url: str
+
+    async def play(self, scene: str, **arguments: Any) -> Any:
+        """Play a scene of `bullmq.mjs` to its end, and return the truth it tells."""
+        async with self.playing(scene, **arguments) as truth:
+            return await truth()
+
+    @contextlib.asynccontextmanager
+    async def playing(self, scene: str, **arguments: Any) -> AsyncIterator[Callable[[], Awaitable[Any]]]:
+        """Play a scene beside the block; call what it yields for the truth."""
+        socket = unquote(urlsplit(self.url).path)
+        process = await asyncio.create_subprocess_exec(
+            "node", str(SCRIPT), str(self.folder), socket, scene, json.dumps(arguments),
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+        assert process.stdout
+        assert process.stderr
+        stdout, stderr = process.stdout, process.stderr
+
+        async def truth() -> Any:
+            async with asyncio.timeout(90):
+                line = await stdout.readline()
+                if not line:
+                    pytest.fail(f"scene {scene}: {(await stderr.read()).decode()[-2000:]}")
+                return json.loads(line)
+
+        try:
+            yield truth
+        finally:
+            if process.returncode is None:
+                with contextlib.suppress(ProcessLookupError):
+                    process.kill()
+            # communicate() closes the pipes too; a transport left open is a warning, and a warning an error.
+            await process.communicate()
+
+
+Labels = frozenset[tuple[str, str]]
+
+
+class Page:
+    """One page, parsed by the reference parser.
+
+    Args:
+        text: The exposition.
+    """
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.values: dict[str, dict[Labels, float]] = {}
+        for family in text_string_to_metric_families(text):
+            for sample in family.samples:
+                series = self.values.setdefault(sample.name, {})
+                labels = frozenset(sample.labels.items())
+                assert labels not in series, f"twice on one page: {sample}"
+                series[labels] = sample.value
+
+    def get(self, metric: str, /, **labels: str) -> float | None:
+        """One value, or None if it is absent."""
+        return self.values.get(metric, {}).get(frozenset(labels.items()))
+
+    def by(self, name: str, *labels: str) -> dict[tuple[str, ...], float]:
+        """Values other than 0 by these labels, in this order."""
+        series = self.values.get(name, {})
+        return {tuple(dict(key)[label] for label in labels): value for key, value in series.items() if value}
+
+    def total(self, name: str) -> float:
+        """The sum over all series."""
+        return sum(self.values.get(name, {}).values())
+
+    @property
+    def up(self) -> bool:
+        """Did Redis answer?"""
+        return self.get("ops_collector_up", collector="queues") == 1
+
+
+class Running:
+    """A running exporter.
+
+    Args:
+        collector: Its one collector.
+        exporter: The page around it.
+    """
+
+    def __init__(self, collector: Queues, exporter: Exporter) -> None:
+        self.collector = collector
+        self._exporter = exporter
+
+    async def page(self) -> Page:
+        """A scrape."""
+        return Page((await self._exporter.page(openmetrics=False)).decode())
+
+    async def until(self, condition: Callable[[Page], object], seconds: float = WAIT) -> Page:
+        """Scrape until `condition` holds."""
+        deadline = time.monotonic() + seconds
+        while not condition(page := await self.page()):
+            if time.monotonic() > deadline:
+                pytest.fail(f"not within {seconds} s; the page:\n{page.text}")
+            await asyncio.sleep(0.05)
+        return page
+
+
+@contextlib.asynccontextmanager
+async def running(
+    url: str, *, dsn: str | None = None, prefix: str = "bull", stop: bool = True
+) -> AsyncIterator[Running]:
+    """An exporter of queues while the block runs.
+
+    Args:
+        url: The Redis.
+        dsn: The ops database, if there is one.
+        prefix: BullMQ's key prefix.
+        stop: End it properly; else drop it as kill -9 would: nothing is saved on the way out.
+    """
+    collector = Queues(url, prefix=prefix, checkpoint_name="queues/test", dsn=dsn)
+    exporter = Exporter([collector])
+    await exporter.start()
+    try:
+        yield Running(collector, exporter)
+    finally:
+        if not stop:
+            collector.checkpoint.loaded = False  # stop() saves only what is loaded
+        await exporter.stop()
