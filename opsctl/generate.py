@@ -8,6 +8,7 @@ from pathlib import Path
 from opsctl import catalog
 from opsctl.render import markdown
 from opslib.collector import SELF_METRICS
+from opslib.contract import canonical
 from opslib.server import PAGE_METRICS
 from opslib.settings import FIELDS
 
@@ -23,6 +24,7 @@ def files() -> dict[Path, str]:
     )
     return {
         ROOT / "docs/metrics.md": markdown.metrics(subjects, (*SELF_METRICS, *PAGE_METRICS)),
+        ROOT / "docs/views.md": markdown.views(canonical.VIEWS),
         ROOT / "docs/settings.md": markdown.settings(settings),
     }
 

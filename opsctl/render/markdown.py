@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from opslib.spec import Histogram, Metric, Subject
 
@@ -47,6 +47,22 @@ def settings(rows: Iterable[tuple[str, str, str, str]]) -> str:
             table(("Setting", "Value", "Default", "Meaning"), rows),
         ]
     )
+
+
+def views(canonical: Mapping[str, Mapping[str, frozenset[str]]]) -> str:
+    """The page of the canonical views, from view to column to the types it may have (none: any)."""
+    parts = [
+        "# Canonical views\n",
+        GENERATED,
+        "Schema `ops_view`; what they are for: [contract.md](contract.md). Source:",
+    ]
+    parts.append("`opslib/contract/canonical.py`.\n")
+    for view, columns in canonical.items():
+        rows = (
+            (f"`{column}`", " or ".join(sorted(types)) or "the application's own") for column, types in columns.items()
+        )
+        parts += [f"## {view}\n", table(("Column", "Type"), rows)]
+    return "\n".join(parts)
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
