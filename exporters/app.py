@@ -133,7 +133,8 @@ def _samples(text: str) -> Iterator[tuple[str, float]]:
             if sample.name == START:
                 yield START, sample.value
             for counter, provider in HANDED_OVER:
-                if sample.name == counter and provider in (None, sample.labels.get("provider")):
+                # The parser gives a counter that is declared as one the `_total` prom-client's names lack.
+                if sample.name.removesuffix("_total") == counter and provider in (None, sample.labels.get("provider")):
                     yield _name(counter, provider), sample.value
 
 

@@ -128,7 +128,9 @@ GROUP BY e.type;
 -- Walks from the new keys to their orders: the item table has no index on its order. Amount is NULL where no IPN said
 -- so (a payment found by polling, the legacy route).
 SELECT d.order_id::text AS id, '' AS subject, 'fulfilled' AS outcome, max(d.created_at) AS created,
-       greatest(extract(epoch FROM max(d.created_at) - paid.at), 0)::float8 AS amount
+       -- greatest() passes over NULL: without the CASE an order nobody notified us of would take no time at all.
+       CASE WHEN paid.at IS NOT NULL THEN greatest(extract(epoch FROM max(d.created_at) - paid.at), 0)::float8 END
+           AS amount
 FROM ops_view.deliveries d
 JOIN ops_view.orders o ON o.id = d.order_id AND o.status = 'fulfilled'
 LEFT JOIN LATERAL (

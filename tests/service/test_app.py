@@ -25,12 +25,13 @@ class Page:
         self.status = 200
 
     def says(self, started: float, duplicates: int = 0, invalid: int = 0, failed: tuple[int, ...] = ()) -> None:
-        """Counters as they stand; zero is absent, as prom-client has it."""
+        """Counters as they stand, declared as such; zero is absent, as prom-client has it."""
         lines = [f"process_start_time_seconds {started}", 'duplicate_webhook_count{provider="nowpayments",type="x"} 99']
         if duplicates:
             lines.append(f'duplicate_webhook_count{{provider="kinguin",type="kinguin_order_status"}} {duplicates}')
         if invalid:
-            lines.append(f'invalid_hmac_count{{provider="kinguin"}} {invalid}')
+            lines += ["# TYPE invalid_hmac_count counter", f'invalid_hmac_count{{provider="kinguin"}} {invalid}']
+        lines += ["# TYPE email_send_failed counter"] if failed else []
         lines += [f'email_send_failed{{type="t{number}"}} {count}' for number, count in enumerate(failed)]
         self.text = "\n".join(lines) + "\n"
 
