@@ -53,7 +53,8 @@ class Checkpoint:
         self._connection: Connection | None = None
         self._epoch = 0
         self._owner = f"{socket.gethostname()}:{os.getpid()}"
-        self._behind_since: float | None = None
+        # Before it is loaded nothing is counted here, but things happen: that is a lag, too.
+        self._behind_since: float | None = None if dsn is None else time.monotonic()
 
     @property
     def kept(self) -> bool:
@@ -68,7 +69,7 @@ class Checkpoint:
             self._behind_since = time.monotonic()
 
     def lag(self) -> float:
-        """Seconds since the oldest count that is not saved yet was made; 0 when all are."""
+        """Seconds since the oldest count that is not saved yet was made, or since we wait to load; 0 when all are."""
         return 0.0 if self._behind_since is None else time.monotonic() - self._behind_since
 
     async def load(self) -> None:

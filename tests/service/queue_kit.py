@@ -17,7 +17,9 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from redis import Redis
 
+from demo.reaper import Reaper
 from exporters.queues import Queues
 from opslib.server import Exporter
 
@@ -77,6 +79,7 @@ class Bullmq:
             "node", str(SCRIPT), str(self.folder), socket, scene, json.dumps(arguments),
             stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
+        Reaper.shared().watch(process.pid)
         assert process.stdout
         assert process.stderr
         stdout, stderr = process.stdout, process.stderr
@@ -96,6 +99,7 @@ class Bullmq:
                     process.kill()
             # communicate() closes the pipes too; a transport left open is a warning, and a warning an error.
             await process.communicate()
+            Reaper.shared().forget(process.pid)
 
 
 Labels = frozenset[tuple[str, str]]
@@ -184,3 +188,52 @@ async def running(
         if not stop:
             collector.checkpoint.loaded = False  # stop() saves only what is loaded
         await exporter.stop()
+
+
+class Seeded:
+    """A queue written by hand as BullMQ leaves it, for what real BullMQ is too polite or too slow to do.
+
+    Args:
+        redis: A client.
+        raw: The queue's name.
+        prefix: BullMQ's key prefix.
+    """
+
+    def __init__(self, redis: Redis, raw: bytes, prefix: bytes = b"bull") -> None:
+        self._redis = redis
+        self._base = prefix + b":" + raw + b":"
+        redis.hset(self.key(b"meta"), mapping={"opts.maxLenEvents": 10000, "version": "bullmq:5.63.0"})
+
+    def key(self, part: bytes) -> bytes:
+        """The key of one of its structures."""
+        return self._base + part
+
+    def run(self, *jobs: tuple[str, bytes], trim: int | None = None) -> None:
+        """Write the events of jobs (id, name) that were added, ran and completed; keep `trim` entries, if given."""
+        pipeline = self._redis.pipeline(transaction=False)
+        for job, name in jobs:
+            for event in (
+                {"event": "added", "jobId": job, "name": name},
+                {"event": "waiting", "jobId": job},
+                {"event": "active", "jobId": job, "prev": "waiting"},
+                {"event": "completed", "jobId": job, "returnvalue": "null", "prev": "active"},
+            ):
+                pipeline.xadd(self.key(b"events"), event)  # type: ignore[arg-type]
+        if trim is not None:
+            pipeline.xtrim(self.key(b"events"), maxlen=trim, approximate=False)
+        pipeline.execute()
+
+    def wait(self, job: str, **fields: Any) -> None:
+        """Put a job in `wait`."""
+        self._redis.hset(self.key(job.encode()), mapping={"name": "n", "opts": "{}", "data": "{}", **fields})
+        self._redis.lpush(self.key(b"wait"), job)
+
+
+def completed(page: Page, queue: str) -> float:
+    """Jobs of a queue counted as completed."""
+    return sum(value for (name, result), value in _jobs(page) if (name, result) == (queue, "completed"))
+
+
+def _jobs(page: Page) -> list[tuple[tuple[str, str], float]]:
+    series = page.values.get("bitloot_queue_jobs_total", {})
+    return [((dict(key)["queue"], dict(key)["result"]), value) for key, value in series.items()]
