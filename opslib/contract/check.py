@@ -1,6 +1,9 @@
 """Prove the contract against a live database: is all of it there, would it be again, and does nothing escape it?
 
 Every part runs in a transaction of its own that changes nothing. A part that cannot run is a finding, never green.
+
+Nor may a check cost the application a deadlock (see `contract`): waits are short, and every statement that reads the
+application's tables lets go of them at once, by a savepoint that is rolled back.
 """
 
 from __future__ import annotations
@@ -8,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import psycopg
@@ -21,7 +25,7 @@ from opslib.contract import canonical, grants
 from opslib.contract.adapter import Adapter
 from opslib.contract.contract import ATTEMPT_SECONDS, create
 from opslib.contract.finding import Finding
-from opslib.contract.session import connect, transaction
+from opslib.contract.session import connect, limit, transaction
 from opslib.errors import SourceError
 from opslib.postgres import describe
 
@@ -38,6 +42,9 @@ class Check:
     adapter: Adapter
     named: Mapping[str, NamedQuery]
 
+
+LOCK_TIMEOUT = timedelta(milliseconds=250)
+"""A statement reads three tables at most, so it holds one of them for less than `deadlock_timeout` (1 s)."""
 
 Part = Callable[[psycopg.Cursor, Check], Iterable[Finding]]
 
@@ -79,6 +86,7 @@ def _run(connection: psycopg.Connection, name: str, part: Part, what: Check) -> 
     found: list[Finding] = []
     try:
         with transaction(connection) as cursor:
+            limit(cursor, lock=LOCK_TIMEOUT)
             found += part(cursor, what)
             raise psycopg.Rollback
     except errors.LockNotAvailable:
@@ -117,8 +125,7 @@ def _values(cursor: psycopg.Cursor, what: Check) -> Iterator[Finding]:
     """Every status and type in the data is one we know."""
     for block in what.adapter.of("values"):
         try:
-            with cursor.connection.transaction():
-                live = {str(value) for (value,) in cursor.execute(block.sql.encode()).fetchall()}
+            live = {str(value) for (value,) in _ask(cursor, block.sql)}
         except errors.LockNotAvailable:
             raise
         except psycopg.Error as exc:
@@ -143,15 +150,12 @@ def _plans(cursor: psycopg.Cursor, what: Check) -> Iterator[Finding]:
     unplanned: dict[str, list[str]] = {}  # by reason: one missing view stops many queries
     for query in ours:
         try:
-            with cursor.connection.transaction():
-                cursor.execute(f"EXPLAIN (FORMAT JSON) {query.sql}".encode(), queries.SAMPLE)
-                row = cursor.fetchone()
+            ((plan,),) = _ask(cursor, f"EXPLAIN (FORMAT JSON) {query.sql}", queries.SAMPLE)
         except errors.LockNotAvailable:
             raise
         except psycopg.Error as exc:
             unplanned.setdefault(describe(exc), []).append(query.name)
             continue
-        plan = row[0] if row else []
         for table in sorted(scanned(plan) & what.adapter.big):
             yield Finding(
                 f"query {query.name}",
@@ -161,6 +165,14 @@ def _plans(cursor: psycopg.Cursor, what: Check) -> Iterator[Finding]:
     for reason, names in unplanned.items():
         where = f"quer{'y' if len(names) == 1 else 'ies'} {', '.join(names)}"
         yield Finding(where, f"cannot be planned: {reason}", "mend the view or the query")
+
+
+def _ask(cursor: psycopg.Cursor, sql: str, parameters: Mapping[str, Any] | None = None) -> list[tuple[Any, ...]]:
+    rows: list[tuple[Any, ...]] = []
+    with cursor.connection.transaction():
+        rows += cursor.execute(sql.encode(), parameters).fetchall()
+        raise psycopg.Rollback
+    return rows
 
 
 def scanned(plan: Any) -> set[str]:
