@@ -7,10 +7,10 @@ import os
 import shutil
 import subprocess
 import sys
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from http import HTTPStatus
+from http.client import HTTPConnection
 from pathlib import Path
 
 from demo import app_schema
@@ -108,9 +108,9 @@ class Exporter(Server):
         self.port = free_port()
         super().__init__(
             "the exporter",
-            [*OPSCTL, "exporter", "run", "--listen", f"127.0.0.1:{self.port}"],
+            [*OPSCTL, "exporter", "run", "queues", "ledger", "app", "--listen", f"127.0.0.1:{self.port}"],
             log=directory / "exporter.log",
-            ready=lambda: self.get("/healthz")[0] == 200,  # noqa: PLR2004 - HTTP
+            ready=lambda: self.get("/healthz")[0] == HTTPStatus.OK,
             account=Account.ours(),
             env=environment(settings),
             cwd=ROOT,
@@ -127,12 +127,17 @@ class Exporter(Server):
         Raises:
             OSError: It does not answer.
         """
-        try:
-            with urllib.request.urlopen(self.url + path, timeout=5) as answer:  # noqa: S310 - our own http address
-                return answer.status, answer.read().decode()
-        except urllib.error.HTTPError as exc:
-            with exc:
-                return exc.code, exc.read().decode()
+        return _get(self.port, path)
+
+
+def _get(port: int, path: str) -> tuple[int, str]:
+    connection = HTTPConnection("127.0.0.1", port, timeout=5)  # never through a proxy
+    try:
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode()
+    finally:
+        connection.close()
 
 
 def prometheus_server(directory: Path, exporter: Exporter) -> Server | None:
@@ -148,10 +153,6 @@ def prometheus_server(directory: Path, exporter: Exporter) -> Server | None:
         f"  - {{job_name: bitloot-ops, static_configs: [{{targets: ['127.0.0.1:{exporter.port}']}}]}}\n"
     )
 
-    def ready() -> bool:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/-/ready", timeout=1) as answer:  # noqa: S310 - http
-            return bool(answer.status == 200)  # noqa: PLR2004 - HTTP
-
     return Server(
         f"Prometheus on http://127.0.0.1:{port}",
         [
@@ -161,6 +162,6 @@ def prometheus_server(directory: Path, exporter: Exporter) -> Server | None:
             f"--web.listen-address=127.0.0.1:{port}",
         ],
         log=directory / "prometheus.log",
-        ready=ready,
+        ready=lambda: _get(port, "/-/ready")[0] == HTTPStatus.OK,
         account=Account.ours(),
     )

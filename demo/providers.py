@@ -43,6 +43,7 @@ class Provider(HttpServer):
     Attributes:
         key: The API key it accepts.
         answered: How many answers it gave, by HTTP status; resets and hangs have none.
+        told: The balances it last told anybody, by currency.
         remaining: Its rate limit's rest, None where the provider sends no such header.
     """
 
@@ -53,6 +54,7 @@ class Provider(HttpServer):
         super().__init__()
         self.key = key or uuid4().hex
         self.answered: Counter[int] = Counter()
+        self.told: dict[str, float] = {}
         self.remaining: int | None = RATE_LIMIT if self.limited else None
         self._failures: deque[Failure] = deque()
         self._always: Failure | None = None
@@ -164,6 +166,7 @@ class NowPayments(Provider):
         return request.path == "/v1/status" or super().accepts(request)
 
     async def _balance(self, _: web.Request) -> web.Response:
+        self.told = dict(self.balances)
         if self.shape == "list":
             entries = [{"currency": currency, "balance": amount} for currency, amount in self.balances.items()]
             return web.json_response({"balances": entries})
@@ -207,6 +210,7 @@ class Kinguin(Provider):
         app.router.add_get("/esa/api/v1/balance", self._balance)
 
     async def _balance(self, _: web.Request) -> web.Response:
+        self.told = {"eur": self.balance}
         return web.json_response({"balance": self.balance})
 
 

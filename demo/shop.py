@@ -8,10 +8,13 @@ from __future__ import annotations
 import random
 import secrets
 import time
+from datetime import timedelta
+from http import HTTPStatus
 from uuid import uuid4
 
 import aiohttp
 from psycopg import AsyncConnection
+from psycopg.sql import SQL, Identifier
 from psycopg.types.json import Jsonb
 from psycopg_pool import AsyncConnectionPool
 
@@ -192,7 +195,7 @@ class Shop:
         headers = {"Authorization": f"Bearer {self._resend.key}"}
         try:
             async with self._http.post(f"{self._resend.url}/emails", json=message, headers=headers) as answer:
-                sent = answer.status == 200  # noqa: PLR2004 - HTTP
+                sent = answer.status == HTTPStatus.OK
         except aiohttp.ClientError:
             sent = False
         await self._metrics.email(kind, sent=sent, milliseconds=(time.monotonic() - started) * 1000)
@@ -211,6 +214,27 @@ class Shop:
             if commit_after:
                 await connection.execute("SELECT pg_sleep(%s)", (commit_after,))
         self._truth.count("bitloot_email_bounce_total", type=kind)
+
+    async def age(self, seconds: float) -> None:
+        """All that ever happened happened this much earlier."""
+        async with self._pool.connection() as connection:
+            for table in ("orders", "order_items", "payments", "webhook_logs", "keys"):
+                await connection.execute(
+                    SQL('UPDATE {} SET "createdAt" = "createdAt" - %(by)s, "updatedAt" = "updatedAt" - %(by)s').format(
+                        Identifier(table)
+                    ),
+                    {"by": timedelta(seconds=seconds)},
+                )
+            for table, column in (
+                ("email_bounces", "createdAt"),
+                ("email_bounces", "bouncedAt"),
+                ("product_inventory", "reservedAt"),
+                ("product_inventory", "soldAt"),
+            ):
+                await connection.execute(
+                    SQL("UPDATE {} SET {} = {} - %s").format(Identifier(table), Identifier(column), Identifier(column)),
+                    (timedelta(seconds=seconds),),
+                )
 
 
 def reservation(order: Order) -> str:

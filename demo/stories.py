@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from bullmq import Job
 
 from demo.orders import Order, Source
-from demo.providers import Failure, Resend
+from demo.providers import Failure, Kinguin, NowPayments, Resend
 from demo.queues import CATALOG, FULFILLMENT, ORPHAN, PAYMENTS, Queues
 from demo.shop import Shop, reservation
 from demo.webhooks import Webhooks
@@ -34,6 +34,8 @@ class Stories:
 
     shop: Shop
     webhooks: Webhooks
+    nowpayments: NowPayments
+    kinguin: Kinguin
     resend: Resend
     rng: random.Random
     queues: Queues | None = None
@@ -51,6 +53,8 @@ class Stories:
         row = await self.webhooks.received(order.external_id, status, order.id, commit_after=self._late())
         await asyncio.sleep(self.rng.uniform(0, 0.1))
         if await self.webhooks.accept(row, order, status):
+            if status == "finished":
+                self.nowpayments.balances["btc"] = round(self.nowpayments.balances["btc"] + 0.0001, 8)
             return True
         self.webhooks.drop(order, status)
         return False
@@ -84,6 +88,8 @@ class Stories:
                 await self.queues.add(FULFILLMENT, "kinguin.order.completed", follow)
         elif job.name in {"fetch-keys", "kinguin.order.completed"}:
             await self.shop.deliver(order, leak=job.data["leak"])
+            if order.source == "kinguin":
+                self.kinguin.balance = round(self.kinguin.balance - 4.5, 2)
 
     async def bought(self) -> None:
         """Ordered, paid, delivered; now and then a job needs more than one attempt."""

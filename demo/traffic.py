@@ -35,15 +35,17 @@ class Traffic:
 
     @contextlib.asynccontextmanager
     async def flowing(self) -> AsyncIterator[None]:
-        """Stories are told for the length of the block; at its end all have come to their end."""
+        """Stories are told for the length of the block; at its end all have come to theirs.
+
+        When the block is broken off, so are they.
+        """
         loop = asyncio.create_task(self._loop())
         try:
             yield
-        finally:
-            loop.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await loop
+            await _cancelled(loop)
             await self.finish()
+        finally:
+            await _cancelled(loop, *self._running)
 
     async def tell_all(self, times: int = 1) -> None:
         """Every kind of story, this many times, and wait for their ends."""
@@ -80,6 +82,12 @@ class Traffic:
         self._running.discard(task)
         if not task.cancelled() and (exc := task.exception()) is not None:
             self._truth.faults.append(f"a story broke: {exc!r}")
+
+
+async def _cancelled(*tasks: asyncio.Task[None]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def drained(queues: Queues, seconds: float) -> bool:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from psycopg_pool import AsyncConnectionPool
@@ -17,11 +18,17 @@ from demo.providers import Kinguin, NowPayments, Resend
 from demo.queues import Queues
 from demo.shop import Shop
 from demo.stories import Counted, Stories
+from demo.traffic import Traffic
 from demo.truth import Series, Truth, series
 from demo.webhooks import Webhooks
 
 CONNECTIONS = 12
 """Of the application: late commits hold some of them for a second."""
+
+YESTERDAY_SECONDS = 2 * 86_400
+
+FORGOTTEN = ("bitloot_paid_to_fulfilled_seconds_count", "bitloot_email_fail_total")
+TRACELESS = tuple((("outcome", outcome), ("provider", "kinguin")) for outcome in ("duplicate", "invalid"))
 
 
 @dataclass(slots=True)
@@ -30,6 +37,7 @@ class World:
 
     Attributes:
         truth: What really happened in it.
+        opened: When it began, Unix seconds.
     """
 
     truth: Truth
@@ -40,21 +48,34 @@ class World:
     nowpayments: NowPayments
     kinguin: Kinguin
     resend: Resend
+    opened: float = field(default_factory=time.time)
+
+    async def live_yesterday(self) -> None:
+        """Every kind of story but those of the queues, as if it had happened long before anybody counted.
+
+        What only the application's own counters know of it is lost: it has been restarted since. How long orders
+        took was measured by nobody.
+        """
+        queues, counted = self.stories.queues, self.stories.counted
+        self.stories.queues = self.stories.counted = None
+        await Traffic(self.stories, self.truth, per_second=50).tell_all()
+        self.stories.queues, self.stories.counted = queues, counted
+        await self.shop.age(YESTERDAY_SECONDS)
+        await self.app.restart()
+        for of in list(self.truth.counters):
+            if of[0] in FORGOTTEN or (of[0] == "bitloot_webhook_total" and of[1] in TRACELESS):
+                del self.truth.counters[of]
 
     def gauges(self) -> dict[Series, float]:
         """What every gauge must show at rest."""
-        balances = {
-            series("bitloot_provider_balance", provider="nowpayments", currency=currency): amount
-            for currency, amount in self.nowpayments.balances.items()
-        }
-        return {
-            **orders.gauges(self.shop.orders.values()),
-            **self.queues.gauges(),
-            **balances,
-            series("bitloot_provider_balance", provider="kinguin", currency="eur"): self.kinguin.balance,
-            series("bitloot_provider_up", provider="nowpayments"): 1,
-            series("bitloot_provider_up", provider="kinguin"): 1,
-        }
+        expected = {**orders.gauges(self.shop.orders.values()), **self.queues.gauges()}
+        for name, provider in (("nowpayments", self.nowpayments), ("kinguin", self.kinguin)):
+            expected[series("bitloot_provider_up", provider=name)] = 1
+            if provider.remaining is not None:
+                expected[series("bitloot_provider_rate_limit_remaining", provider=name)] = provider.remaining
+            for currency, amount in provider.told.items():
+                expected[series("bitloot_provider_balance", provider=name, currency=currency)] = amount
+        return expected
 
 
 @asynccontextmanager
@@ -82,7 +103,7 @@ async def world(
         shop = Shop(pool, metrics, truth, resend, rng)
         stack.push_async_callback(shop.close)
         await shop.open()
-        stories = Stories(shop, Webhooks(pool, metrics, truth), resend, rng, counted=counted)
+        stories = Stories(shop, Webhooks(pool, metrics, truth), nowpayments, kinguin, resend, rng, counted=counted)
         queues = Queues(redis_url, directory, truth, stories.work)
         stack.push_async_callback(queues.close)
         await queues.open()

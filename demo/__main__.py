@@ -1,0 +1,69 @@
+"""`python -m demo`: everything on an embedded stack, with traffic. `python -m demo check`: is every number exact?"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import signal
+import sys
+from contextlib import ExitStack
+
+from rich.console import Console
+
+from demo.check import check
+from demo.embedded import Stack, prometheus_server, stack
+from demo.live import watch
+from demo.processes import StartError
+from demo.session import session
+
+PER_SECOND = 4.0
+
+
+def main() -> int:
+    """Parse and run; the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m demo", description=__doc__)
+    parser.add_argument("what", nargs="?", choices=("run", "check"), default="run")
+    parser.add_argument("--seconds", type=float, default=60, help="how long the check's traffic flows")
+    parser.add_argument("--seed", type=int, default=1, help="of the traffic's chance")
+    options = parser.parse_args()
+    console = Console()
+    # A polite kill is a Ctrl-C: the same way out, which leaves nothing behind.
+    for polite in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(polite, lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        console.print("starting PostgreSQL 18, Redis 6.2 and S3")
+        with stack() as servers:
+            if options.what == "check":
+                agreed = asyncio.run(check(servers, console, seconds=options.seconds, seed=options.seed))
+                return 0 if agreed else 1
+            asyncio.run(_run(servers, console, seed=options.seed))
+    except KeyboardInterrupt:
+        console.print("\nstopped; nothing is left behind")
+    except (StartError, TimeoutError) as exc:
+        console.print(f"[red]the demo cannot go on:[/] {exc}", markup=True, highlight=False)
+        return 1
+    return 0
+
+
+async def _run(servers: Stack, console: Console, *, seed: int) -> None:
+    async with session(servers, seed=seed, per_second=PER_SECOND) as here:
+        await here.start_exporter()
+        with ExitStack() as exits:
+            prometheus = prometheus_server(servers.directory, here.exporter)
+            if prometheus is not None:
+                exits.enter_context(prometheus)
+            for what, address in (
+                ("metrics", f"{here.exporter.url}/metrics"),
+                ("Prometheus", prometheus.name.rpartition(" ")[2] if prometheus else "not installed"),
+                ("application", f"{here.world.app.url}/metrics"),
+                ("PostgreSQL", servers.dsn),
+                ("Redis", servers.redis.url),
+                ("S3", servers.s3.endpoint),
+            ):
+                console.print(f"  {what:<12} {address}", markup=False, highlight=False)
+            async with here.traffic.flowing():
+                await watch(here, console)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,46 @@
+"""Everything the page must show once all is quiet: the truth's counters, and the gauges of the models."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from http import HTTPStatus
+
+from demo.compare import Bounds
+from demo.truth import Series, series
+from demo.world import YESTERDAY_SECONDS, World
+
+Say = Callable[[str], None]
+
+SLACK_SECONDS = 20.0
+"""By how much an age may be off: the page's own refresh, and the time it took to tell a story."""
+
+BALANCE_SECONDS = 90.0
+"""The exporter asks the providers once a minute."""
+
+
+def exact(world: World) -> dict[Series, float]:
+    """Every series of `compare.EXACT`."""
+    expected = {**dict(world.truth), **world.gauges(), series("ops_contract_ok"): 1.0}
+    for name, provider in (("nowpayments", world.nowpayments), ("kinguin", world.kinguin)):
+        if refused := provider.answered[HTTPStatus.TOO_MANY_REQUESTS]:
+            expected[series("bitloot_provider_quota_errors_total", provider=name)] = refused
+    return expected
+
+
+def ages(world: World) -> dict[Series, Bounds]:
+    """Every series of `compare.AGES`."""
+    expected: dict[Series, Bounds] = {}
+    for provider in ("nowpayments", "kinguin"):
+        expected[series("bitloot_provider_balance_age_seconds", provider=provider)] = (0, BALANCE_SECONDS)
+    for queue, since in world.queues.waiting_since().items():
+        age = time.time() - since
+        of = series("bitloot_queue_oldest_waiting_age_seconds", queue=queue)
+        expected[of] = (age - SLACK_SECONDS, age + SLACK_SECONDS)
+    problems = {problem for order in world.shop.orders.values() for problem, _ in order.problems()}
+    # The oldest of each problem is yesterday's.
+    age = YESTERDAY_SECONDS + time.time() - world.opened
+    for problem in problems:
+        of = series("bitloot_reconciliation_oldest_age_seconds", problem=problem)
+        expected[of] = (age - SLACK_SECONDS, age + SLACK_SECONDS)
+    return expected

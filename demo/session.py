@@ -1,0 +1,95 @@
+"""The shop and its exporter together: what `python -m demo` and its check both run."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from http import HTTPStatus
+from http.client import HTTPException
+
+import psycopg
+
+from demo.embedded import DATABASE, LEDGER, LOGIN, Exporter, Stack
+from demo.page import Page
+from demo.providers import Failure
+from demo.traffic import Traffic
+from demo.world import World, world
+
+READY_SECONDS = 30.0
+COUNTED_SECONDS = 45.0
+"""How long a notification waits to be counted, an exporter's death and return included."""
+
+
+@dataclass(slots=True)
+class Session:
+    """Everything, running."""
+
+    stack: Stack
+    world: World
+    traffic: Traffic
+    exporter: Exporter
+
+    async def start_exporter(self) -> None:
+        """Start the exporter, and wait until it has read everything once.
+
+        Raises:
+            TimeoutError: A collector of its is still not ready.
+            StartError: It does not start at all.
+        """
+        await asyncio.to_thread(self.exporter.start)
+        deadline = time.monotonic() + READY_SECONDS
+        while True:
+            await self.page()  # what is read at a scrape is ready once there was one
+            status, text = await asyncio.to_thread(self.exporter.get, "/readyz")
+            if status == HTTPStatus.OK:
+                return
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"the exporter is not ready: {text.strip()}\n{self.exporter.tail()}")
+            await asyncio.sleep(0.1)
+
+    async def page(self) -> Page | None:
+        """What it says now; None while it is not there."""
+        try:
+            _, text = await asyncio.to_thread(self.exporter.get, "/metrics")
+        except (OSError, HTTPException):  # refused, or killed in the middle of the page
+            return None
+        return Page.parse(text)
+
+
+@asynccontextmanager
+async def session(stack: Stack, *, seed: int, per_second: float) -> AsyncIterator[Session]:
+    """Open the shop, live its yesterday, and prepare the exporter without starting it."""
+
+    async def counted(row: str) -> bool:
+        deadline = time.monotonic() + COUNTED_SECONDS
+        async with await psycopg.AsyncConnection.connect(stack.dsn, autocommit=True) as connection:
+            while time.monotonic() < deadline:
+                rows = await connection.execute("SELECT FROM ops.ledger_seen WHERE id = %s", (row,))
+                if rows.rowcount:
+                    return True
+                await asyncio.sleep(0.2)
+        return False
+
+    async with world(stack.dsn, stack.redis.url, stack.directory, seed=seed, counted=counted) as here:
+        await here.live_yesterday()
+        # The very first question is refused: the exporter has to ask again.
+        here.nowpayments.fail(Failure.RATE_LIMITED, times=1)
+        settings = {
+            "DATABASE_URL": stack.postgres.dsn(DATABASE, LOGIN),
+            "REDIS_URL": stack.redis.url,
+            "NOWPAYMENTS_API_KEY": here.nowpayments.key,
+            "NOWPAYMENTS_BASE": here.nowpayments.url,
+            "KINGUIN_API_KEY": here.kinguin.key,
+            "KINGUIN_BASE_URL": here.kinguin.url,
+            "APP_BASE_URL": here.app.url,
+            "APP_METRICS_URL": f"{here.app.url}/metrics",
+            **LEDGER,
+        }
+        exporter = Exporter(stack.directory, settings)
+        try:
+            yield Session(stack, here, Traffic(here.stories, here.truth, seed=seed, per_second=per_second), exporter)
+        finally:
+            await asyncio.to_thread(exporter.stop)

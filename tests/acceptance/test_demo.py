@@ -1,0 +1,71 @@
+"""The demo as its user meets it: it starts, shows what moves, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from demo.processes import descendants, wait_until
+
+ROOT = Path(__file__).parents[2]
+
+
+@contextmanager
+def _demo(temporary: str, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], Path]]:
+    """A demo whose every temporary file lies in `temporary`, and what it prints."""
+    printed = Path(temporary) / "printed"
+    with printed.open("w") as out:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "demo", *arguments],
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            text=True,
+            cwd=ROOT,
+            env={**os.environ, "TMPDIR": temporary},
+            start_new_session=True,
+        )
+    try:
+        yield process, printed
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.parametrize("goodbye", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_nothing_is_left_behind(goodbye: signal.Signals) -> None:
+    """After Ctrl-C, SIGTERM and even SIGKILL no process and no file of the demo remains."""
+    with tempfile.TemporaryDirectory(prefix="t-") as temporary, _demo(temporary) as (process, printed):
+        Path(temporary).chmod(0o711)
+        wait_until(
+            lambda: "jobs " in printed.read_text() or process.poll() is not None, 60, "the first line of numbers"
+        )
+        assert process.poll() is None, printed.read_text()
+        assert "/metrics" in printed.read_text()
+        family = descendants(process.pid)
+        assert len(family) > 8
+        process.send_signal(goodbye)
+        code = process.wait(20)
+        assert code == (-signal.SIGKILL if goodbye is signal.SIGKILL else 0), printed.read_text()
+        wait_until(lambda: not [pid for pid in family if Path(f"/proc/{pid}").exists()], 10, "the processes' end")
+        wait_until(lambda: [path.name for path in Path(temporary).iterdir()] == ["printed"], 10, "the files' end")
+
+
+def test_the_check_finds_every_number_exact() -> None:
+    """A short check agrees, and says how many series it compared."""
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="t-") as temporary:
+        Path(temporary).chmod(0o711)
+        with _demo(temporary, "check", "--seconds", "10", "--seed", "7") as (process, printed):
+            code = process.wait(100)
+            assert code == 0, printed.read_text()
+            assert "series compared, all exact" in printed.read_text()
+    assert time.monotonic() - started < 100
