@@ -8,6 +8,7 @@ page, never old ones. What a collector has counted stays: a count is true whatev
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
@@ -34,6 +35,7 @@ CHECKPOINT_LAG = Gauge(
 SELF_METRICS: tuple[Metric, ...] = (UP, DURATION, LAST_SUCCESS, CHECKPOINT_LAG)
 
 SCRAPE_DEADLINE = 0.5  # seconds; with rendering and the network a page is out within one
+_DIGITS = re.compile(r"\d+")
 RETRY = 1.0  # seconds between attempts while a source is away, so that it is back on the page within five
 
 
@@ -44,10 +46,12 @@ class Every:
     Attributes:
         seconds: Between the end of one refresh and the start of the next.
         deadline: Seconds one refresh may take before the source counts as hung.
+        retry: Seconds between attempts while the source is away.
     """
 
     seconds: float
     deadline: float = 10.0
+    retry: float = RETRY
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +116,6 @@ class Watch:
         self._duration: float | None = None
         self._last_success: float | None = None
         self._failure: str | None = None
-        self._wake = asyncio.Event()
         self._clock: asyncio.Task[None] | None = None
         self._reading: asyncio.Task[bool] | None = None
 
@@ -138,12 +141,7 @@ class Watch:
     async def _run(self, clock: Every) -> None:
         while True:
             succeeded = await self._read_within(clock.deadline)
-            self._wake.clear()
-            pause = clock.seconds if succeeded else min(RETRY, clock.seconds)
-            try:
-                await asyncio.wait_for(self._wake.wait(), pause)
-            except TimeoutError:
-                continue
+            await asyncio.sleep(clock.seconds if succeeded else min(clock.retry, clock.seconds))
 
     async def samples(self) -> list[Sample]:
         """Its part of the page, within `SCRAPE_DEADLINE`."""
@@ -152,8 +150,6 @@ class Watch:
             up = self._up
         else:
             up = await self._probe() and self._up
-            if not self._up:
-                self._wake.set()
         name = self.collector.name
         page = [UP(up, collector=name), *self.collector.counts()]
         if self._duration is not None:
@@ -202,13 +198,14 @@ class Watch:
         return True
 
     def _fail(self, why: str | Exception, *, keep: bool = False) -> None:
-        """Note a failure; said once, until it changes or ends. `keep` the last reading: it was only a probe."""
+        """Note a failure, said once until it ends or changes in more than a number; `keep` the reading of a mere probe."""
         if not keep:
             self._up, self._gauges = False, ()
         text = str(why) or type(why).__name__
-        if text == self._failure:
+        gist = _DIGITS.sub("", text)
+        if gist == self._failure:
             return
-        self._failure = text
+        self._failure = gist
         log.warning("collector_failed", collector=self.collector.name, error=text)
         if isinstance(why, Exception):
             expected = isinstance(why, OpsError)
