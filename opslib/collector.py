@@ -198,7 +198,7 @@ class Watch:
         return True
 
     def _fail(self, why: str | Exception, *, keep: bool = False) -> None:
-        """Note a failure, said once until it ends or changes in more than a number; `keep` the reading of a mere probe."""
+        """Note a failure, said once until it ends or changes in more than a number; `keep` the gauges after a probe."""
         if not keep:
             self._up, self._gauges = False, ()
         text = str(why) or type(why).__name__
