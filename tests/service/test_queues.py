@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from itertools import count
 
 import pytest
-from queue_kit import Page, Running, Seeded, completed, running
 from redis import Redis
 
 from demo.postgres import PostgresServer
@@ -17,6 +16,7 @@ from demo.processes import free_port
 from demo.redis import RedisServer
 from exporters import queues as module
 from opslib.contract import migrate
+from tests.service.queue_kit import Page, Running, Seeded, completed, running
 
 HOSTILE = [
     b'say "hi"',

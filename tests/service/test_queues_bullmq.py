@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from queue_kit import VERSIONS, Bullmq, Page, install, running
 from redis import Redis
 
 from demo.processes import wait_until
+from tests.service.queue_kit import VERSIONS, Bullmq, Page, install, running
 
 SECRET = "planted-in-the-payload"  # of every job
 
