@@ -106,6 +106,39 @@ def test_sound_on_a_full_database(database: str, app: psycopg.Connection) -> Non
         assert not check.scanned(plan[0]) & bitloot.big, block.name
 
 
+# A filter on the raw columns for each of the application's indexes.
+FILTERS = [
+    "orders WHERE status = 'paid' AND created_at_utc > '2026-01-01'",
+    "orders WHERE user_id = '00000000-0000-4000-8000-000000000000'",
+    "payments WHERE status_native = 'finished'",
+    "payments WHERE created_at_utc > '2026-01-01'",
+    "payments WHERE order_id = '00000000-0000-4000-8000-000000000000'",
+    "payments WHERE external_id = '1'",
+    "webhook_events WHERE event_type = 'nowpayments_ipn' AND processed AND created_at_utc > '2026-01-01'",
+    "webhook_events WHERE external_id = '1'",
+    "webhook_events WHERE order_id = '00000000-0000-4000-8000-000000000000'",
+    "deliveries WHERE order_item_id = '00000000-0000-4000-8000-000000000000'",
+    "deliveries WHERE created_at_utc > '2026-01-01'",
+    "email_events WHERE bounced_at_utc > '2026-01-01'",
+    "email_events WHERE type_native = 'hard' AND created_at_utc > '2026-01-01'",
+    "users WHERE id = '00000000-0000-4000-8000-000000000000'",
+    "sessions WHERE user_id = '00000000-0000-4000-8000-000000000000'",
+    "sessions WHERE expires_at > now()",
+    "app_audit WHERE action = 'users.update' AND created_at_utc > '2026-01-01'",
+    "app_audit WHERE admin_user_id = '00000000-0000-4000-8000-000000000000'",
+    "reservations WHERE order_status = 'failed' AND place = 'kinguin'",
+]
+
+
+@pytest.mark.parametrize("filter_", FILTERS)
+def test_views_hide_no_index(app: psycopg.Connection, filter_: str) -> None:
+    """Each index of the application serves a filter on the raw column of its view."""
+    app.execute("SET enable_seqscan = off")
+    plan = app.execute(f"EXPLAIN (FORMAT JSON) SELECT * FROM ops_view.{filter_}").fetchone()
+    assert plan
+    assert check.scanned(plan[0]) & adapter.load().big == set()
+
+
 def test_locked_table_is_a_finding(database: str, app: psycopg.Connection) -> None:
     """While the application migrates, what cannot be checked is not called good, and we do not wait for it."""
     with app.transaction():
