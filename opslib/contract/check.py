@@ -130,7 +130,9 @@ def _values(cursor: psycopg.Cursor, what: Check) -> Iterator[Finding]:
             raise
         except psycopg.Error as exc:
             yield Finding(
-                block.name, f"could not be checked: {describe(exc)}", f"adapt the query in {what.adapter.file}"
+                block.name,
+                f"could not be checked: {describe(exc)}",
+                f"mend that, or adapt the query in {what.adapter.file}",
             )
             continue
         for value in sorted(live - block.known):

@@ -41,6 +41,8 @@ def connect(dsn: str, application_name: str) -> Iterator[psycopg.Connection]:
     try:
         with connection:
             yield connection
+    except errors.InsufficientPrivilege as exc:
+        raise SourceError(f"Postgres: {describe(exc)}; connect as the owner of the database") from exc
     except psycopg.Error as exc:
         raise SourceError(f"Postgres: {describe(exc)}") from exc
 

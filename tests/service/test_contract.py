@@ -11,6 +11,7 @@ import psycopg
 import pytest
 from click.testing import CliRunner, Result
 from psycopg import errors
+from psycopg.conninfo import make_conninfo
 from psycopg.rows import dict_row
 
 from demo import app_schema
@@ -19,7 +20,7 @@ from demo.processes import wait_until
 from opsctl.commands.contract import contract as command
 from opslib.areas.queries import NAMED
 from opslib.contract import canonical, check, contract
-from opslib.errors import ContractError
+from opslib.errors import ContractError, SourceError
 
 
 @pytest.fixture
@@ -193,6 +194,21 @@ def test_view_built_on_ours(database: str, app: psycopg.Connection) -> None:
     app.execute("CREATE VIEW public.report AS SELECT status FROM ops_view.orders")
     with pytest.raises(ContractError, match=r"view public\.report depends on view ops_view\.orders; drop it first"):
         contract.suspend(database)
+    assert problems(app) == []
+
+
+def test_as_a_reader(database: str, app: psycopg.Connection) -> None:
+    """A role that may only read changes nothing, is told who may, and a check of its own is not green."""
+    name = f"reader_{app.info.dbname}"
+    app.execute(f"CREATE ROLE {name} LOGIN IN ROLE ops_grafana")
+    try:
+        dsn = make_conninfo(database, user=name)
+        for attempt in (contract.apply, contract.suspend):
+            with pytest.raises(SourceError, match=r"must be owner of view .*; connect as the owner"):
+                attempt(dsn)
+        assert any("could not be checked: permission denied" in finding for finding in findings(dsn))
+    finally:
+        app.execute(f"DROP ROLE {name}")
     assert problems(app) == []
 
 

@@ -14,9 +14,10 @@ import pytest
 from click.testing import CliRunner, Result
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from demo import app_schema
 from demo.postgres import PostgresServer
 from opsctl.commands.migrate import migrate as command
-from opslib.contract import canonical, migrate, session
+from opslib.contract import canonical, check, contract, migrate, session
 from opslib.contract.migrate import Migration, State
 from opslib.errors import MigrationError, SourceError
 
@@ -206,6 +207,24 @@ def test_without_rights_says_what_is_needed(app_database: str) -> None:
             migrate.up(make_conninfo(app_database, user=name))
     finally:
         execute(app_database, f"DROP ROLE {name}")
+
+
+def test_plain_owner(database: str) -> None:
+    """Where the roles exist, a database's owner without any other right migrates, checks and goes back to zero."""
+    name = f"owner_{conninfo_to_dict(database)['dbname']}"
+    execute(database, f"CREATE ROLE {name} LOGIN")
+    execute(database, f"CREATE DATABASE {name} OWNER {name}")
+    try:
+        dsn = make_conninfo(database, user=name, dbname=name)
+        app_schema.create(dsn)
+        migrate.up(dsn)
+        assert contract.apply(dsn).findings == ()
+        assert check.check(dsn) == []
+        contract.suspend(dsn)
+        assert versions(migrate.down(dsn, 0)) == ALL[::-1]
+    finally:
+        execute(database, f"DROP DATABASE {name} WITH (FORCE)")
+        execute(database, f"DROP ROLE {name}")
 
 
 def test_away_says_so(tmp_path: Any) -> None:
