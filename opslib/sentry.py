@@ -9,6 +9,7 @@ import sys
 from typing import Any
 
 from opslib import build
+from opslib.errors import OpsError
 from opslib.redact import redact
 from opslib.settings import Settings
 
@@ -56,7 +57,10 @@ def capture(exc: BaseException, **tags: str) -> None:
         scope.capture_exception(exc)
 
 
-def _event(event: Any, _: Any) -> Any:
+def _event(event: Any, hint: Any) -> Any:
+    if isinstance(hint.get("exc_info", (None, None))[1], OpsError):
+        # Our message says it all; the errors it was made from may quote a row, a page or an answer.
+        event["exception"]["values"] = event["exception"]["values"][-1:]
     clean = redact(event)
     clean.pop("server_name", None)
     return clean
