@@ -26,6 +26,8 @@ DRAIN_SECONDS = 40.0
 AGREE_SECONDS = 40.0
 """How long the page may take to catch up once all is quiet; some of its sources are read once in half a minute."""
 
+WIDE = 150
+
 STEADY_SECONDS = 4.0
 """What agreed must still agree after this, more than a refresh later: nothing may be counted twice."""
 
@@ -158,7 +160,7 @@ def _report(console: Console, found: list[Difference], faults: list[str]) -> Non
     for difference in found:
         table.add_row(show(difference.of), _number(difference.expected), _number(difference.found))
     # Whole names, however narrow the terminal or the log.
-    console.print(table, markup=False, width=max(console.width, 200), soft_wrap=True)
+    Console(width=max(console.width, WIDE)).print(table, markup=False)
 
 
 def _number(value: float | tuple[float, float] | None) -> str:

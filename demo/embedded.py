@@ -108,7 +108,7 @@ class Exporter(Server):
         self.port = free_port()
         super().__init__(
             "the exporter",
-            [*OPSCTL, "exporter", "run", "queues", "ledger", "app", "--listen", f"127.0.0.1:{self.port}"],
+            [*OPSCTL, "exporter", "run", "--listen", f"127.0.0.1:{self.port}"],
             log=directory / "exporter.log",
             ready=lambda: self.get("/healthz")[0] == HTTPStatus.OK,
             account=Account.ours(),
