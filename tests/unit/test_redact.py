@@ -264,7 +264,8 @@ def test_cycles_and_depth_end() -> None:
 def test_time_is_linear(piece: str) -> None:
     """A megabyte of what each pattern dislikes is done in well under a second per 100 kB of quadratic trouble."""
     register([SECRET, "another secret", "a" * 30 + "b"])
-    text = piece * (1_000_000 // len(piece))
+    # The tail lets every pattern look, also those that are skipped where their mark is missing.
+    text = piece * (1_000_000 // len(piece)) + " @ %40 :// eyJ ="
     started = time.process_time()
     redact(text)
     # 0.3 s here; anything quadratic takes hours at this size.
