@@ -26,6 +26,7 @@ DRAIN_SECONDS = 40.0
 AGREE_SECONDS = 40.0
 """How long the page may take to catch up once all is quiet; some of its sources are read once in half a minute."""
 
+SPEAK_SECONDS = 5.0
 WIDE = 150
 
 STEADY_SECONDS = 4.0
@@ -37,7 +38,7 @@ async def check(stack: Stack, console: Console, *, seconds: float, seed: int) ->
     started = time.monotonic()
 
     def say(text: str) -> None:
-        console.print(f"[dim]{time.monotonic() - started:6.1f} s[/]  {text}", highlight=False)
+        console.print(f"[dim]{time.monotonic() - started:6.1f} s[/]  {text}", highlight=False, soft_wrap=True)
 
     async with session(stack, seed=seed, per_second=PER_SECOND) as here:
         say("yesterday's orders are in the tables; the exporter starts")
@@ -49,7 +50,7 @@ async def check(stack: Stack, console: Console, *, seconds: float, seed: int) ->
         if not await drained(here.world.queues, DRAIN_SECONDS):
             here.world.truth.faults.append(f"the workers left {await here.world.queues.unfinished()} jobs undone")
         say("all is quiet; comparing")
-        found, compared = await _settle(here)
+        found, compared = await _settle(here, say)
         _, text = await asyncio.to_thread(here.exporter.get, "/metrics")
         faults = [*here.world.truth.faults, *monotonic.faults, *await asyncio.to_thread(_lint, text)]
         _report(console, found, faults)
@@ -72,6 +73,7 @@ async def _events(here: Session, seconds: float, say: expected.Say) -> None:
                 say(f"{here.traffic.told} stories told")
 
     await until(0.2)
+    say("the application is about to restart; first the exporter must have read its counters")
     await _restart_app(here)
     say("the application restarted, its own counters are gone")
     await until(0.35)
@@ -124,9 +126,10 @@ async def _watched(here: Session) -> AsyncIterator[Monotonic]:
             await task
 
 
-async def _settle(here: Session) -> tuple[list[Difference], int]:
+async def _settle(here: Session, say: expected.Say) -> tuple[list[Difference], int]:
     """Wait until the page agrees and stays so; what differs at the end, and how many series were compared."""
     deadline = time.monotonic() + AGREE_SECONDS
+    spoken = time.monotonic()
     agreed: float | None = None
     while True:
         page = await here.page()
@@ -136,6 +139,9 @@ async def _settle(here: Session) -> tuple[list[Difference], int]:
         agreed = None if found else agreed or now
         if (agreed and now - agreed > STEADY_SECONDS) or (found and now > deadline):
             return found, len(exact) + len(ages)
+        if found and now - spoken > SPEAK_SECONDS:
+            say(f"still waiting for {len(found)} series, {show(found[0].of)}")
+            spoken = now
         await asyncio.sleep(0.5)
 
 

@@ -14,11 +14,11 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from bullmq import Job, Queue, Worker
+from bullmq import Job, Queue
 
 from demo.processes import Account, Server
 from demo.truth import Series, Truth, series
-from demo.worker import JobError, play
+from demo.worker import JobError, SteadyWorker, play
 
 FULFILLMENT = "fulfillment-queue"
 CATALOG = "catalog"
@@ -65,7 +65,7 @@ class Queues:
         self._truth = truth
         self._fulfil = fulfil
         self._queues: dict[str, Queue] = {}
-        self._workers: list[Worker] = []
+        self._workers: list[SteadyWorker] = []
         self._url = url
         self._at_rest: Counter[tuple[str, str]] = Counter()
         self._next_delayed: dict[str, int] = {}
@@ -94,8 +94,8 @@ class Queues:
             return {"done": True}
 
         self._workers = [
-            Worker(FULFILLMENT, fulfil, {**options, "concurrency": 5}),
-            Worker(PAYMENTS, pay, {**options, "concurrency": 2}),
+            SteadyWorker(FULFILLMENT, fulfil, {**options, "concurrency": 5}),
+            SteadyWorker(PAYMENTS, pay, {**options, "concurrency": 2}),
         ]
         for worker in self._workers:
             worker.on("error", lambda exc, *_: self._truth.faults.append(f"BullMQ worker: {exc!r}"))
