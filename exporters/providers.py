@@ -48,6 +48,7 @@ RUNWAY = Gauge(
 )
 
 SECONDS = 60.0  # the providers meter calls
+RETRY_SECONDS = 10.0  # while one fails; its circuit then rests for thirty
 QUESTIONS = 2  # NOWPayments' status and balance
 HISTORY_SECONDS = 5.0  # costs nothing while no balance is new and no call was refused
 SPEND_OF = timedelta(days=7)  # a week has one weekend
@@ -77,7 +78,7 @@ class Balances(Collector):
         reading: The last good one.
     """
 
-    refresh = Every(SECONDS, deadline=QUESTIONS * BUDGET + 1)
+    refresh = Every(SECONDS, deadline=QUESTIONS * BUDGET + 1, retry=RETRY_SECONDS)
 
     def __init__(self, provider: Provider) -> None:
         self.name = f"providers/{provider.name}"
