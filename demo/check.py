@@ -156,7 +156,7 @@ def _lint(page: str) -> list[str]:
 
 def _report(console: Console, found: list[Difference], faults: list[str]) -> None:
     for fault in faults:
-        console.print(f"[red]fault[/] {fault}", highlight=False)
+        console.print("fault:", fault, style="red", markup=False, highlight=False, soft_wrap=True)
     if not found:
         return
     table = Table(title="What differs", title_justify="left")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from demo import postgres
 from demo.postgres import PostgresServer
 from demo.processes import descendants, private_directory, wait_until
 from demo.redis import RedisServer, redis_server
@@ -47,6 +49,17 @@ def test_postgres_listens_on_no_port(own_postgres: PostgresServer) -> None:
         assert connection.execute("SHOW timezone").fetchone() == ("UTC",)
     with pytest.raises(psycopg.OperationalError, match='role "stranger" does not exist'):
         own_postgres.connect(user="stranger")
+
+
+def test_postgres_starts_from_a_checkout_only_root_may_enter(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As root the programs are copied to where nobody can reach them; no folder of the checkout is opened."""
+    checkout = tmp_path / "root"
+    checkout.mkdir(mode=0o700)
+    shutil.copytree(postgres.binaries().parent, checkout / "pg", symlinks=True)
+    monkeypatch.setattr(postgres, "binaries", lambda: checkout / "pg" / "bin")
+    with private_directory() as directory, postgres.postgres(directory) as server, server.connect() as connection:
+        assert connection.execute("SELECT 1").fetchone() == (1,)
+    assert checkout.stat().st_mode & 0o777 == 0o700
 
 
 def test_redis_survives_a_kill(own_redis: RedisServer) -> None:
