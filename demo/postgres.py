@@ -121,6 +121,9 @@ def _reachable(programs: Path, directory: Path, account: Account) -> Path:
     """The programs, copied next to the data when the account may not walk to them (a checkout below /root)."""
     if account.is_us or all(folder.stat().st_mode & 0o001 for folder in programs.parents):
         return programs
+    # They find their libraries by the way from here to there, so both keep their places.
+    install, package = programs.parent, programs.parents[1]
     copy = directory / "programs"
-    shutil.copytree(programs.parent, copy, symlinks=True)
-    return copy / "bin"
+    shutil.copytree(install, copy / package.name / install.name, symlinks=True)
+    shutil.copytree(package.with_name(f"{package.name}.libs"), copy / f"{package.name}.libs")
+    return copy / package.name / install.name / programs.name

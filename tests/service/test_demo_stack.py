@@ -55,8 +55,11 @@ def test_postgres_starts_from_a_checkout_only_root_may_enter(monkeypatch: pytest
     """As root the programs are copied to where nobody can reach them; no folder of the checkout is opened."""
     checkout = tmp_path / "root"
     checkout.mkdir(mode=0o700)
-    shutil.copytree(postgres.binaries().parent, checkout / "pg", symlinks=True)
-    monkeypatch.setattr(postgres, "binaries", lambda: checkout / "pg" / "bin")
+    package = postgres.binaries().parents[1]
+    for folder in (package, package.with_name(f"{package.name}.libs")):
+        shutil.copytree(folder, checkout / folder.name, symlinks=True)
+    programs = checkout / package.name / "pginstall18" / "bin"
+    monkeypatch.setattr(postgres, "binaries", lambda: programs)
     with private_directory() as directory, postgres.postgres(directory) as server, server.connect() as connection:
         assert connection.execute("SELECT 1").fetchone() == (1,)
     assert checkout.stat().st_mode & 0o777 == 0o700
