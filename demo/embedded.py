@@ -23,6 +23,9 @@ DATABASE = "bitloot"
 LOGIN = "demo_exporter"
 """What the exporters log in as: a member of `ops_exporter`, no owner of anything."""
 
+KEPT = ("PATH", "HOME", "LANG", "TMPDIR", "PYTHONPATH")
+"""Of our own environment, what a process needs to live."""
+
 OPSCTL = (sys.executable, "-m", "opsctl.cli")
 ROOT = Path(__file__).parents[1]
 
@@ -92,8 +95,8 @@ def opsctl(*arguments: str, **settings: str) -> str:
 
 
 def environment(settings: Mapping[str, str]) -> dict[str, str]:
-    """Settings and what a process needs to live. Nothing else of our own environment: it may be set up for real."""
-    return {**{name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}, **settings}
+    """Settings and `KEPT`. Nothing else of our own environment: it may be set up for the real shop."""
+    return {**{name: os.environ[name] for name in KEPT if name in os.environ}, **settings}
 
 
 class Exporter(Server):
