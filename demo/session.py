@@ -42,7 +42,6 @@ class Session:
         await asyncio.to_thread(self.exporter.start)
         deadline = time.monotonic() + READY_SECONDS
         while True:
-            await self.page()  # what is read at a scrape is ready once there was one
             status, text = await asyncio.to_thread(self.exporter.get, "/readyz")
             if status == HTTPStatus.OK:
                 return

@@ -119,9 +119,10 @@ class Watch:
         self._clock: asyncio.Task[None] | None = None
         self._reading: asyncio.Task[bool] | None = None
 
-    @property
-    def ready(self) -> bool:
+    async def ready(self) -> bool:
         """Has it succeeded once, and finished what comes before its first useful page?"""
+        if self._last_success is None and isinstance(self.collector.refresh, AtScrape):
+            await self._read_within(SCRAPE_DEADLINE)
         return self._last_success is not None and self.collector.ready()
 
     async def start(self) -> None:

@@ -20,6 +20,7 @@ MIN_SECRET = 4
 """Characters of the shortest secret known by heart; hiding every `ab` would hide the message."""
 MAX_DEPTH = 50
 """Levels of nesting looked into; what lies deeper is hidden whole."""
+MAX_PASSES = 5
 
 _PARTS = re.compile(
     "passw|passphrase|pwd|secret|token|apikey|accesskey|privatekey|signature|authorization|cookie|credential|jwt"
@@ -120,6 +121,15 @@ def _field(name: Any, value: Any, above: tuple[int, ...]) -> Any:
 
 
 def _text(text: str) -> str:
+    # What one pass hides can bring to light what another pattern looks for: `Cookie=\\password"`.
+    for _ in range(MAX_PASSES):
+        before, text = text, _pass(text)
+        if text == before:
+            break
+    return text
+
+
+def _pass(text: str) -> str:
     text = _by_heart(text)
     if "://" in text:
         text = _URL.sub(_url, text)

@@ -114,7 +114,10 @@ def application(exporter: Exporter, token: str | None) -> web.Application:
         return web.Response(text="ok\n")
 
     async def readyz(_: web.Request) -> web.Response:
-        waiting = [watch.collector.name for watch in exporter.watches if not watch.ready]
+        ready = await asyncio.gather(*(watch.ready() for watch in exporter.watches))
+        waiting = [
+            watch.collector.name for watch, is_ready in zip(exporter.watches, ready, strict=True) if not is_ready
+        ]
         if waiting:
             return web.Response(status=503, text="waiting for: " + ", ".join(waiting) + "\n")
         return web.Response(text="ok\n")

@@ -131,8 +131,6 @@ async def test_ready_only_after_the_first_success() -> None:
     source = Source(AtScrape())
     source.failure = SourceError("away")
     async with watched(source) as watch:
-        await page(watch)
-        assert not watch.ready
+        assert not await watch.ready()
         source.failure = None
-        await page(watch)
-        assert watch.ready
+        assert await watch.ready(), "without anybody having scraped"
