@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from demo.families import descendants
 from demo.reaper import Reaper
 
 START_SECONDS = 20.0
@@ -106,24 +107,6 @@ def wait_until(condition: Callable[[], object], seconds: float, what: str, *, ev
         if time.monotonic() > deadline:
             raise TimeoutError(f"waited {seconds:g} s for {what}")
         time.sleep(every)
-
-
-def descendants(pid: int) -> list[int]:
-    """Every live descendant of `pid`, parents before children."""
-    children: dict[int, list[int]] = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with contextlib.suppress(OSError):  # it left while we were looking
-                # The command name stands in brackets and may hold spaces; the parent is the second field after it.
-                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-                children.setdefault(parent, []).append(int(entry.name))
-    found: list[int] = []
-    queue = [pid]
-    while queue:
-        below = children.get(queue.pop(0), [])
-        found += below
-        queue += below
-    return found
 
 
 class Server:

@@ -18,6 +18,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Self
 
+from demo.families import descendants
+
 
 class Reaper:
     """Our side of the pipe. One per process, started on first use."""
@@ -78,8 +80,6 @@ class Reaper:
 
 def reap(lines: IO[str]) -> None:
     """Follow the list until the pipe closes, then end and remove what is on it."""
-    from demo.processes import descendants  # noqa: PLC0415 - processes imports us
-
     listed: list[tuple[str, str]] = []
     for line in lines:
         kind, _, value = line.rstrip("\n").partition(" ")
