@@ -45,6 +45,7 @@ EXACT = frozenset(
         "bitloot_underpaid_total",
         "bitloot_webhook_reclassified_total",
         "bitloot_webhook_total",
+        "ops_contract_missing_indexes",
         "ops_contract_ok",
         "ops_dropped_series_total",
     }

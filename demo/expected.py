@@ -21,7 +21,12 @@ BALANCE_SECONDS = 90.0
 
 def exact(world: World) -> dict[Series, float]:
     """Every series of `compare.EXACT`."""
-    expected = {**dict(world.truth), **world.gauges(), series("ops_contract_ok"): 1.0}
+    expected = {
+        **dict(world.truth),
+        **world.gauges(),
+        series("ops_contract_ok"): 1.0,
+        series("ops_contract_missing_indexes"): 0.0,
+    }
     for name, provider in (("nowpayments", world.nowpayments), ("kinguin", world.kinguin)):
         if refused := provider.answered[HTTPStatus.TOO_MANY_REQUESTS]:
             expected[series("bitloot_provider_quota_errors_total", provider=name)] = refused

@@ -15,6 +15,7 @@ import click
 from opslib import settings
 from opslib.contract import check as checks
 from opslib.contract import contract as views
+from opslib.contract import tune as tuning
 from opslib.contract.finding import Finding
 from opslib.redact import redact
 
@@ -45,13 +46,52 @@ def suspend(*, as_json: bool) -> None:
 @contract.command()
 @as_json
 def check(*, as_json: bool) -> None:
-    """Prove views, columns, values, query plans and grants against the live database. Exit code 1 names each fault."""
+    """Prove views, columns, values, indexes, query plans and grants against the live database.
+
+    Exit code 1 names each fault.
+    """
     findings = checks.check(*_dsns())
     if as_json:
         click.echo(json.dumps({"ok": not findings, "findings": [asdict(finding) for finding in findings]}, indent=2))
     elif not findings:
-        click.echo("the contract holds: views, columns, values, query plans and grants")
+        click.echo("the contract holds: views, columns, values, indexes, query plans and grants")
     _end(findings, as_json=as_json)
+
+
+@contract.command()
+@click.option("--apply", is_flag=True, help="Make the missing indexes; the application goes on meanwhile.")
+@as_json
+def tune(*, apply: bool, as_json: bool) -> None:
+    """Print the statements that make the indexes our queries rely on, or make them. Exit code 1: some are missing."""
+    tuned = tuning.tune(_dsns()[0], apply=apply)
+    if as_json:
+        report = {
+            "done": tuned.done,
+            "missing": [asdict(lack) | {"statements": lack.statements} for lack in tuned.missing],
+            "findings": [asdict(finding) for finding in tuned.findings],
+        }
+        click.echo(json.dumps(report, indent=2))
+    else:
+        _print(tuned, apply=apply)
+    if any(not lack.index.optional for lack in tuned.missing):
+        sys.exit(1)
+
+
+def _print(tuned: tuning.Tuning, *, apply: bool) -> None:
+    for statement in tuned.done:
+        click.echo(f"done: {statement};")
+    for finding in tuned.findings:
+        click.echo(redact(str(finding)))
+    needed = [lack for lack in tuned.missing if not lack.index.optional]
+    if not needed:
+        click.echo("every index our queries rely on is there")
+    for lack in tuned.missing:
+        use = "optional, for" if lack.index.optional else "needed by"
+        click.echo(f"-- {lack.problem}; {use} {', '.join(lack.index.serves)}")
+        for statement in lack.statements:
+            click.echo(f"{statement};")
+    if needed and not apply:
+        click.echo("`opsctl contract tune --apply` makes what is needed", err=True)
 
 
 def _dsns() -> tuple[str, str | None]:

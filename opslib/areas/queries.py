@@ -67,5 +67,6 @@ SAMPLE: Mapping[str, Any] = MappingProxyType(
         "slice": 50_000,
         "provider": "kinguin",
         "currency": "EUR",
+        "tables": ["orders"],
     }
 )

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast
 
-from opslib.contract import canonical
+from opslib.contract import canonical, indexes
+from opslib.contract.indexes import Index
 from opslib.errors import ContractError
 
 Kind = Literal["function", "view", "grants", "values"]
@@ -55,6 +56,7 @@ class Adapter:
         checksum: The sha256 of its text, in hex.
         blocks: In the order they run.
         big: Tables of the application that grow without bound: no query of ours may scan one from end to end.
+        indexes: What our queries rely on, and what is only advised.
     """
 
     name: str
@@ -62,6 +64,7 @@ class Adapter:
     checksum: str
     blocks: tuple[Block, ...]
     big: frozenset[str]
+    indexes: tuple[Index, ...]
 
     def of(self, *kinds: Kind) -> Iterator[Block]:
         """The blocks of these kinds, in order."""
@@ -93,6 +96,7 @@ def load(path: Path = DEFAULT) -> Adapter:
         checksum=hashlib.sha256(text.encode()).hexdigest(),
         blocks=blocks,
         big=frozenset(big["names"].split(", ")) if big else frozenset(),
+        indexes=indexes.declared(text),
     )
 
 

@@ -21,7 +21,7 @@ from psycopg.rows import dict_row
 from opslib.areas import queries
 from opslib.areas.queries import NamedQuery
 from opslib.contract import adapter as adapters
-from opslib.contract import canonical, grants
+from opslib.contract import canonical, grants, indexes, tune
 from opslib.contract.adapter import Adapter
 from opslib.contract.contract import ATTEMPT_SECONDS, create
 from opslib.contract.finding import Finding
@@ -169,6 +169,15 @@ def _plans(cursor: psycopg.Cursor, what: Check) -> Iterator[Finding]:
         yield Finding(where, f"cannot be planned: {reason}", "mend the view or the query")
 
 
+def _indexes(cursor: psycopg.Cursor, what: Check) -> Iterator[Finding]:
+    """Every index our queries rely on is there and valid."""
+    wanted = [index for index in what.adapter.indexes if not index.optional]
+    with cursor.connection.cursor(row_factory=dict_row) as reader:
+        parameters = {"tables": indexes.tables(wanted)}
+        rows = reader.execute(queries.NAMED["contract_indexes"].sql, parameters).fetchall()
+    yield from map(tune.finding, indexes.missing(wanted, rows))
+
+
 def _ask(cursor: psycopg.Cursor, sql: str, parameters: Mapping[str, Any] | None = None) -> list[tuple[Any, ...]]:
     rows: list[tuple[Any, ...]] = []
     with cursor.connection.transaction():
@@ -208,6 +217,7 @@ PARTS: Mapping[str, Part] = {
     "views": _live,
     "adapter": _fits,
     "values": _values,
+    "indexes": _indexes,
     "plans": _plans,
     "grants": _grants,
 }

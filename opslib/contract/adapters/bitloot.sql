@@ -14,7 +14,20 @@
 --   views. Function bodies are strings, which depend on nothing.
 -- * Who may read a view sees no e-mail, key, token or address in full. Views run with their owner's rights.
 --
+-- The next lines are read, too. `big`: no query of ours may read one of these from end to end. `index`: what the named
+-- queries rely on; `opsctl contract check` and the exporter say when it is missing, `opsctl contract tune` makes it.
+-- `advice`: worth having, and nothing suffers without.
+--
 -- big: orders, order_items, payments, webhook_logs, keys, email_bounces, users, user_sessions, audit_logs
+-- index: webhook_logs ("webhookType", processed, "createdAt") for webhook_since webhook_slice webhook_history
+-- index: webhook_logs ("externalId") for ipn_dropped
+-- index: webhook_logs ("orderId") for fulfilment_since
+-- index: orders (status, "createdAt") for orders_by_status paid_unfulfilled underpaid_since ipn_dropped
+-- index: payments (status) for payments_by_status
+-- index: payments ("orderId") for payment_finished_order_unmoved ipn_dropped fulfilled_without_payment
+-- index: keys ("createdAt") for fulfilment_since
+-- index: email_bounces (type, "createdAt") for bounce_since bounce_history
+-- advice: orders (email) for order_ids_by_email
 
 -- function: mask_email
 -- `a***@example.com`. By left() and split_part(): 0.6 s per million, a regular expression takes 18 s. The last part,
@@ -38,8 +51,8 @@ $$;
 GRANT EXECUTE ON FUNCTION mask_text(text) TO PUBLIC; -- whoever may read a view may mask
 
 -- function: order_ids_by_email
--- Search without reading: who knows an address gets its orders' ids. The application has no index on it, so this reads
--- the table once; for people, not for a refreshing panel.
+-- Search without reading: who knows an address gets its orders' ids. The application has no index on it (see `advice`
+-- above), so this reads the table once; for people, not for a refreshing panel.
 CREATE FUNCTION order_ids_by_email(address text) RETURNS SETOF uuid
 LANGUAGE sql STABLE SECURITY DEFINER ROWS 10 SET search_path = pg_catalog, pg_temp AS $$
     SELECT id FROM public.orders WHERE email = address
