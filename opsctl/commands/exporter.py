@@ -7,6 +7,7 @@ import asyncio
 import click
 
 from opsctl import catalog
+from opsctl.commands.checkpoints import checkpoints
 from opslib import log, sentry, server, settings
 from opslib.errors import ConfigError
 from opslib.setting_types import parse_listen
@@ -15,6 +16,9 @@ from opslib.setting_types import parse_listen
 @click.group()
 def exporter() -> None:
     """Publish metrics for Prometheus."""
+
+
+exporter.add_command(checkpoints)
 
 
 @exporter.command()

@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
+from datetime import UTC
 
 import click
 from rich.console import Console
@@ -31,7 +32,7 @@ def status(*, as_json: bool) -> None:
     else:
         table = Table("Version", "Name", "State", "Applied (UTC)", "By", box=None, pad_edge=False)
         for step in steps:
-            at = f"{step.applied_at:%Y-%m-%d %H:%M:%S}" if step.applied_at else "-"
+            at = f"{step.applied_at.astimezone(UTC):%Y-%m-%d %H:%M:%S}" if step.applied_at else "-"
             table.add_row(f"{step.version:04d}", step.name, step.state, at, step.applied_by or "-")
         Console(highlight=False).print(table)
     if any(step.state in (State.EDITED, State.UNKNOWN) for step in steps):

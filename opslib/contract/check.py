@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, timedelta
 from typing import Any
 
 import psycopg
@@ -208,7 +208,9 @@ def _state(cursor: psycopg.Cursor, what: Check) -> Iterator[Finding]:
     if row is None:
         yield Finding("state", "no apply was ever recorded", "run `opsctl contract apply`")
     elif row[1] is not None:
-        yield Finding("state", f"suspended since {row[1]:%Y-%m-%d %H:%M} UTC", "run `opsctl contract apply`")
+        yield Finding(
+            "state", f"suspended since {row[1].astimezone(UTC):%Y-%m-%d %H:%M} UTC", "run `opsctl contract apply`"
+        )
     elif row[0] != what.adapter.checksum:
         yield Finding("state", f"another version of {what.adapter.file} was applied", "run `opsctl contract apply`")
 
