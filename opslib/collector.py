@@ -126,8 +126,12 @@ class Watch:
         return self._last_success is not None and self.collector.ready()
 
     async def start(self) -> None:
-        """Start the collector and its clock."""
-        await self.collector.start()
+        """Start the collector and its clock; one that cannot start is one that is down."""
+        try:
+            await self.collector.start()
+        except Exception as exc:  # noqa: BLE001 - isolation: no collector may keep the others from starting
+            self._fail(exc)
+            return
         if isinstance(self.collector.refresh, Every):
             self._clock = asyncio.create_task(self._run(self.collector.refresh), name=f"clock {self.collector.name}")
 
@@ -137,7 +141,10 @@ class Watch:
             if task is not None:
                 task.cancel()
                 await asyncio.wait({task}, timeout=1)
-        await self.collector.stop()
+        try:
+            await self.collector.stop()
+        except Exception as exc:  # noqa: BLE001 - isolation: the others have something to save, too
+            self._fail(exc)
 
     async def _run(self, clock: Every) -> None:
         while True:
@@ -152,7 +159,13 @@ class Watch:
         else:
             up = await self._probe() and self._up
         name = self.collector.name
-        page = [UP(up, collector=name), *self.collector.counts()]
+        page: list[Sample] = []
+        try:
+            page += self.collector.counts()
+        except Exception as exc:  # noqa: BLE001 - isolation: no collector may take the page down
+            self._fail(exc, keep=True)
+            page, up = [], False
+        page.append(UP(up, collector=name))
         if self._duration is not None:
             page.append(DURATION(self._duration, collector=name))
         if self._last_success is not None:
@@ -168,6 +181,9 @@ class Watch:
         done, _ = await asyncio.wait({self._reading}, timeout=seconds)
         if not done:
             self._fail(f"no answer within {seconds:g} s")
+            return False
+        if self._reading.cancelled():  # from within, by a library: passed on, it would end the clock without a word
+            self._fail("cut off while it was asked")
             return False
         return self._reading.result()
 

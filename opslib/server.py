@@ -84,7 +84,7 @@ class Exporter:
         return page.render(openmetrics=openmetrics).encode() + process
 
     async def start(self) -> None:
-        """Start every collector; one that cannot start is one that is down, not a reason to have none."""
+        """Start every collector."""
         await asyncio.gather(*(watch.start() for watch in self.watches))
 
     async def stop(self) -> None:

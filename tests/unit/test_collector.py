@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
+from structlog.testing import capture_logs
 
 from opslib import collector as module
 from opslib.collector import AtScrape, Collector, Every, Watch
@@ -25,8 +26,10 @@ class Source(Collector):
 
     def __init__(self, refresh: Every | AtScrape) -> None:
         self.refresh = refresh
-        self.failure: Exception | None = None
+        self.failure: BaseException | None = None
+        self.miscount: Exception | None = None
         self.hung: asyncio.Event | None = None
+        self.probe_too = True
         self.reads = 0
 
     async def _answer(self) -> None:
@@ -42,11 +45,14 @@ class Source(Collector):
         return [VALUE(self.reads)]
 
     async def probe(self) -> None:
-        """As `collect`."""
-        await self._answer()
+        """As `collect`, unless told otherwise."""
+        if self.probe_too:
+            await self._answer()
 
     def counts(self) -> Iterable[Sample]:
         """One count."""
+        if self.miscount is not None:
+            raise self.miscount
         return [COUNT(7)]
 
 
@@ -124,6 +130,56 @@ async def test_an_unexpected_error_is_isolated_too(monkeypatch: pytest.MonkeyPat
         assert (await page(watch))["ops_collector_up"] == 0
         assert (await page(watch))["ops_collector_up"] == 0
         assert [type(exc) for exc in reported] == [ZeroDivisionError]
+
+
+@CLOCKS
+async def test_a_reading_cut_off_from_within_does_not_end_the_watch(refresh: Every | AtScrape) -> None:
+    """A library that cancels what it was asked stops neither the clock nor the page."""
+    source = Source(refresh)
+    async with watched(source) as watch:
+        await settle(watch, up=1)
+        source.failure = asyncio.CancelledError()
+        source.probe_too = False
+        assert "test_value" not in await settle(watch, up=0)
+        source.failure = None
+        assert "test_value" in await settle(watch, up=1)
+
+
+@CLOCKS
+async def test_counts_that_cannot_be_told_take_nothing_else_down(refresh: Every | AtScrape) -> None:
+    """The page comes, says that this collector is down, and has its counts again when they can be told."""
+    source = Source(refresh)
+    async with watched(source) as watch:
+        await settle(watch, up=1)
+        source.miscount = KeyError("bug")
+        down = await page(watch)
+        assert down["ops_collector_up"] == 0
+        assert not {"test_value", "test_count_total"} & down.keys()
+        source.miscount = None
+        assert (await settle(watch, up=1))["test_count_total"] == 7
+
+
+class Stubborn(Source):
+    """A source that can neither be made ready nor let go of."""
+
+    async def start(self) -> None:
+        """Fail."""
+        raise SourceError("no way in")
+
+    async def stop(self) -> None:
+        """Fail."""
+        raise SourceError("no way out")
+
+
+async def test_one_that_cannot_start_or_stop_is_told_and_keeps_nobody_else_from_it() -> None:
+    """It is down, not a reason to have no exporter; what it could not save is not passed over."""
+    watch = Watch(Stubborn(Every(0.05)))
+    with capture_logs() as logs:
+        await watch.start()
+        down = await page(watch)
+        assert (down["ops_collector_up"], "test_value" in down) == (0, False)
+        await watch.stop()
+    assert [line["error"] for line in logs] == ["no way in", "no way out"]
 
 
 async def test_ready_only_after_the_first_success() -> None:
