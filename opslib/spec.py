@@ -14,9 +14,9 @@ from dataclasses import dataclass
 LabelValues = tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Metric:
-    """A metric family.
+    """A metric family, declared once: it is equal to nothing but itself.
 
     Attributes:
         name: Exposition name in base units; counters end in `_total`.
@@ -39,7 +39,7 @@ class Metric:
         return tuple(labels[name] for name in self.labels)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Gauge(Metric):
     """A value that goes up and down; absent when its source is."""
 
@@ -48,7 +48,7 @@ class Gauge(Metric):
         return Sample(self, self.values(labels), (float(value),))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Counter(Metric):
     """A count of things that happened: it never goes down and survives restarts."""
 
@@ -61,7 +61,7 @@ class Counter(Metric):
         return Sample(self, self.values(labels), (float(value),))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Histogram(Metric):
     """Counts by upper bound, with their sum.
 

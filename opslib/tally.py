@@ -10,6 +10,7 @@ import json
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 
+from opslib.exposition import Block, Sheet
 from opslib.spec import Counter, Histogram, LabelValues, Metric, Sample
 
 Key = tuple[Metric, LabelValues]
@@ -30,6 +31,8 @@ class Tally:
         self._durable: Values = {}
         self._changed: set[Key] = set()
         self._durable_only = durable_only
+        self._sheet = Sheet()
+        self._unwritten: set[Key] = set()
 
     def add(self, metric: Counter, *labels: str, amount: float = 1) -> None:
         """Count `amount` more; 0 makes the series exist."""
@@ -52,6 +55,14 @@ class Tally:
         shown: Mapping[Key, Sequence[float]] = self._durable if self._durable_only else self._live
         return [Sample(metric, labels, tuple(value)) for (metric, labels), value in shown.items()]
 
+    def blocks(self) -> list[Block]:
+        """The same, written; cheap when little has changed since the last call."""
+        shown: Mapping[Key, Sequence[float]] = self._durable if self._durable_only else self._live
+        changed = self._unwritten if self._durable_only else self._changed  # without a store nobody else takes these
+        self._sheet.write({key: tuple(shown[key]) for key in changed})
+        changed.clear()
+        return self._sheet.blocks()
+
     def labels(self, metric: Metric) -> set[LabelValues]:
         """The label values `metric` has been counted under so far, shown or not."""
         return {labels for counted, labels in self._live if counted is metric}
@@ -69,6 +80,7 @@ class Tally:
     def commit(self, taken: Values) -> None:
         """Saving succeeded: they may be shown."""
         self._durable.update(taken)
+        self._unwritten.update(taken)
 
     def restore(self, series: Mapping[str, Sequence[float]]) -> None:
         """Begin from what a checkpoint holds.
@@ -79,6 +91,8 @@ class Tally:
         self._live.clear()
         self._durable.clear()
         self._changed.clear()
+        self._unwritten.clear()
+        self._sheet.clear()
         for text, value in series.items():
             name, *labels = json.loads(text)
             metric = self._metrics.get(name)
@@ -86,6 +100,7 @@ class Tally:
             if metric is not None and len(labels) == len(metric.labels) and len(value) == width:
                 self._live[metric, tuple(labels)] = list(value)
                 self._durable[metric, tuple(labels)] = tuple(value)
+        self._unwritten.update(self._durable)
 
 
 def series_name(key: Key) -> str:

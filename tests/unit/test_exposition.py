@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from opslib.exposition import Page
+from opslib.exposition import Block, Page, Sheet
 from opslib.spec import Counter, Gauge, Histogram, Sample
 
 WAITING = Gauge("test_waiting", 'Jobs waiting; a "help" with \\ and\nnewline.', ("queue",))
@@ -77,3 +77,28 @@ def test_special_values() -> None:
         WAITING(float("inf"), queue="a"), WAITING(float("nan"), queue="b"), WAITING(2**40, queue="c"), openmetrics=False
     )
     assert [line.split()[-1] for line in text.splitlines()[2:]] == ["+Inf", "NaN", "1099511627776"]
+
+
+@given(st.lists(st.tuples(HOSTILE, st.integers(0, 3), st.floats(0, 1e6)), max_size=12))
+def test_a_sheet_reads_as_the_last_values_written_to_it(writes: list[tuple[str, int, float]]) -> None:
+    """Whatever was written before, and however often it was read between, the page is that of the last values."""
+    sheet, last = Sheet(), {}
+    for label, count, total in writes:
+        values = {(SECONDS, (label,)): (count, 1, 0, 2, total), (JOBS, (label, "%d")): (float(count),)}
+        sheet.write(values)
+        last.update(values)
+        sheet.blocks()
+    for openmetrics, parse in ((False, parse_text), (True, parse_openmetrics)):
+        page = Page()
+        page.add(sheet.blocks())
+        text = page.render(openmetrics=openmetrics) + ("# EOF\n" if openmetrics else "")
+        list(parse(text))
+        expected = rendered(*(Sample(*key, value) for key, value in last.items()), openmetrics=openmetrics)
+        assert sorted(text.splitlines()) == sorted(expected.splitlines())
+
+
+def test_a_block_without_lines_leaves_no_family_behind() -> None:
+    """A family announced with no series would only make the page longer."""
+    page = Page()
+    page.add([Block(WAITING, "")])
+    assert page.render() == ""
