@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+import argparse
 import platform
 import sys
+from collections.abc import Callable, Iterable
 
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench import cli, exposition
+from tests.bench import cli, exposition, queue_scrapes
+from tests.bench.line import Line
+
+PARTS: dict[str, Callable[[], Iterable[Line]]] = {
+    "cli": cli.run,
+    "exposition": exposition.run,
+    "queue-scrapes": queue_scrapes.run,
+}
 
 
 def main() -> int:
     """Measure; exit code 1 when a ratio is beyond its bound."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser.add_argument("parts", nargs="*", choices=(*PARTS, []), metavar="PART", help="all, if none is named")
+    chosen = parser.parse_args().parts or PARTS
     table = Table("What", "Ours", "Against", "Theirs", "Ratio", "Bound", box=None)
     missed = 0
-    for bench in (cli, exposition):
-        for line in bench.run():
+    for part in chosen:
+        for line in PARTS[part]():
             missed += not line.met
             table.add_row(*line.cells(), style=None if line.met else "red")
     Console(width=140).print(table)

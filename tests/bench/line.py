@@ -7,14 +7,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """Ours against theirs, in milliseconds.
+    """Ours against theirs, or against a target.
 
     Attributes:
         what: The thing measured.
         ours: Our median.
         against: What it is held against.
-        theirs: Its median in the same run.
+        theirs: Its median in the same run, or the target.
         bound: The ratio ours / theirs must not exceed.
+        unit: Of both.
     """
 
     what: str
@@ -22,6 +23,7 @@ class Line:
     against: str
     theirs: float
     bound: float
+    unit: str = " ms"
 
     @property
     def met(self) -> bool:
@@ -32,9 +34,9 @@ class Line:
         """For the table."""
         return (
             self.what,
-            f"{self.ours:.2f} ms",
+            f"{self.ours:.2f}{self.unit}",
             self.against,
-            f"{self.theirs:.2f} ms",
+            f"{self.theirs:.2f}{self.unit}",
             f"{self.ours / self.theirs:.2f}",
             f"≤ {self.bound:g}",
         )

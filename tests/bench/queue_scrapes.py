@@ -1,0 +1,162 @@
+"""What a scrape of 5, 50 and 200 queues costs: ours, the floor and the peers, in one run."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from redis import Redis
+
+from demo import postgres
+from demo.processes import StartError, free_port, private_directory
+from demo.redis import RedisServer, redis_server
+from opslib.contract import migrate
+from tests.bench import queue_servers, redis_watch
+from tests.bench.line import Line
+from tests.bench.process import cpu_ms, rss_mb
+from tests.bench.queue_seed import seed
+from tests.bench.scraper import Scraper, Scrapes
+from tests.bench.table import show
+
+SIZES = (5, 50, 200)
+SECONDS = 6.0  # of scraping each
+MOST = 400  # scrapes of each
+COUNTED = 5  # scrapes under MONITOR
+SETTLE = 12.0  # seconds from start until an exporter has read what history there is
+LARGE = SIZES[-1]
+
+# What the process of `opsctl exporter run queues` has imported once it serves.
+IMPORTS = """
+import time
+import opsctl.cli, opsctl.commands.exporter, exporters.queues, opslib.server, hiredis
+print("ready", flush=True)
+time.sleep(60)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One exporter at one size.
+
+    Attributes:
+        name: Whose.
+        scrapes: Its scrapes.
+        commands: Top-level Redis commands per scrape.
+        connections: It holds.
+        rss: MB.
+        held: Longest a command of it held Redis: worst, and the 99th percentile, in ms.
+    """
+
+    name: str
+    scrapes: Scrapes
+    commands: float
+    connections: int
+    rss: float
+    held: tuple[float, float]
+
+    def cells(self) -> tuple[str, ...]:
+        """For the table."""
+        s = self.scrapes
+        return (
+            self.name, f"{s.p50:.2f}", f"{s.p95:.2f}", f"{s.cpu:.2f}", f"{self.commands:.0f}", f"{self.connections}",
+            f"{self.held[1]:.2f}", f"{self.held[0]:.2f}", f"{self.rss:.0f}", f"{s.size / 1000:.0f}",
+        )  # fmt: skip
+
+
+COLUMNS = (
+    "", "p50 ms", "p95 ms", "CPU ms", "commands", "connections", "held p99 ms", "held max ms", "RSS MB", "page kB",
+)  # fmt: skip
+
+
+def run() -> Iterator[Line]:
+    """Print a table per size; the targets are those of the largest."""
+    binary = shutil.which("redis-server", path="/usr/bin:/usr/local/bin")
+    if binary is None:
+        raise StartError("this bench needs Redis 7: apt-get install redis-server")
+    with private_directory() as directory, postgres.postgres(directory) as database:
+        migrate.up(database.dsn())
+        for size in SIZES:
+            with (
+                private_directory() as folder,
+                redis_server(folder, Path(binary), ["--appendonly", "no"]) as server,
+                Redis(port=server.port) as redis,
+            ):
+                seed(redis, size)
+                with database.connect() as admin:
+                    admin.execute("TRUNCATE ops.exporter_checkpoints, ops.exporter_series")
+                measured = list(_all(server, redis, size, database.dsn()))
+                show(f"{size} queues, {redis.dbsize():,} keys", COLUMNS, [m.cells() for m in measured])
+                if size == LARGE:
+                    yield from _targets(measured)
+
+
+def _all(server: RedisServer, redis: Redis, size: int, dsn: str) -> Iterator[Measured]:
+    with queue_servers.exporter(server, dsn) as (process, port):
+        time.sleep(SETTLE if size == LARGE else 3.0)
+        yield _measure("opsctl exporter run queues", redis, process.pid, port, ours=True)
+        idle(redis, process.pid)
+        yield _measure("the same, gzip", redis, process.pid, port, ours=True, gzip=True)
+    for name, start in queue_servers.PEERS.items():
+        port = free_port()
+        try:
+            peer = start(server, size, port)
+        except queue_servers.MissingError as exc:
+            print(f"{name}: not measured; {exc}")  # noqa: T201 - the report
+            continue
+        with peer:
+            yield _measure(name, redis, peer.pid, port)
+
+
+def _measure(name: str, redis: Redis, pid: int, port: int, *, ours: bool = False, gzip: bool = False) -> Measured:
+    scraper = Scraper(port, gzip=gzip)
+    with redis_watch.held(redis) as held:
+        scrapes = scraper.measure(pid, seconds=SECONDS, most=MOST)
+    connections = redis_watch.connections(redis)
+    with redis_watch.commands(redis) as commands:
+        for _ in range(COUNTED):
+            scraper.page()
+    scraper.close()
+    asked = commands.of("opsctl-queues-state" if ours else "")
+    return Measured(name, scrapes, asked / COUNTED, connections, rss_mb(pid), (held.worst, held.p99))
+
+
+def idle(redis: Redis, pid: int) -> None:
+    """Print what ours costs while nobody scrapes: following the streams, and looking for new queues."""
+    seconds = 5.0
+    with redis_watch.held(redis) as held, redis_watch.commands(redis) as commands:
+        before = cpu_ms(pid)
+        time.sleep(seconds)
+        cpu = (cpu_ms(pid) - before) / seconds
+    rates = {f"{name[14:]} {verb}": round(count / seconds, 1) for (name, verb), count in commands.seen.items()}
+    print(f"between scrapes: {cpu:.1f} ms CPU a second; commands a second: {rates}; held {held.longest_by()}")  # noqa: T201
+
+
+def import_baseline() -> float:
+    """RSS in MB of a process that has imported what ours imports, and done nothing."""
+    with subprocess.Popen([sys.executable, "-c", IMPORTS], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        process.stdout.readline()
+        rss = rss_mb(process.pid)
+        process.kill()
+    return rss
+
+
+def _targets(measured: list[Measured]) -> Iterator[Line]:
+    ours, gzip, *peers = measured
+    by_name = {peer.name: peer for peer in peers}
+    floor = by_name["floor: one Lua, own text"]
+    yield Line("scrape of 200 queues, p50", ours.scrapes.p50, "the floor", floor.scrapes.p50, 2)
+    yield Line("the same, gzip", gzip.scrapes.p50, "the floor", floor.scrapes.p50, 2)
+    yield Line("CPU per scrape", ours.scrapes.cpu, "target", 2, 1)
+    yield Line("commands per scrape", ours.commands, "target", 12, 1, unit="")
+    yield Line("longest command, p99", ours.held[1], "target", 0.5, 1)
+    yield Line("connections", ours.connections, "target", 3, 1, unit="")
+    yield Line("RSS above the imports", ours.rss - import_baseline(), "target", 25, 1, unit=" MB")
+    for peer in peers:
+        if peer is not floor:
+            yield Line("scrape of 200 queues, p50", ours.scrapes.p50, peer.name, peer.scrapes.p50, 1)

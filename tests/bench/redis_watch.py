@@ -1,0 +1,100 @@
+"""What others ask of a Redis: how many commands, on how many connections, and how long each holds the server."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections import Counter
+from collections.abc import Iterator
+
+from redis import Redis
+
+HELD_FROM = 100  # µs; shorter commands hold nobody
+
+
+class Commands:
+    """The commands a block saw, without what scripts call inside, by (client's name, command).
+
+    Attributes:
+        seen: Filled when the block ends.
+    """
+
+    def __init__(self) -> None:
+        self.seen: Counter[tuple[str, str]] = Counter()
+
+    def of(self, client: str) -> int:
+        """How many from clients whose name begins so."""
+        return sum(count for (name, _), count in self.seen.items() if name.startswith(client))
+
+
+@contextlib.contextmanager
+def commands(redis: Redis) -> Iterator[Commands]:
+    """Watch with MONITOR; too dear to be on while anything is timed."""
+    result = Commands()
+    with socket.create_connection(
+        ("127.0.0.1", redis.connection_pool.connection_kwargs["port"]), timeout=10
+    ) as monitor:
+        monitor.sendall(b"MONITOR\r\n")
+        yield result
+        redis.execute_command("ECHO", "the block ends")
+        text = b""
+        while b"the block ends" not in text:
+            text += monitor.recv(1 << 20)
+    names = {client["addr"]: client["name"] for client in redis.client_list()}
+    for line in text.splitlines():
+        origin, _, command = line.partition(b"] ")
+        address = origin.rpartition(b" ")[2].decode()
+        verb = command.split(b" ")[0].strip(b'"').decode().upper()
+        if command and address != "lua" and verb != "ECHO":
+            result.seen[names.get(address, ""), verb] += 1
+
+
+def connections(redis: Redis) -> int:
+    """Connections others hold, workers and producers included."""
+    return len(redis.client_list()) - 1
+
+
+class Held:
+    """How long commands held the server during a block.
+
+    Attributes:
+        longest: By command, each time above `HELD_FROM`, in ms, ascending.
+    """
+
+    def __init__(self) -> None:
+        self.longest: dict[str, list[float]] = {}
+
+    @property
+    def worst(self) -> float:
+        """The longest, in ms."""
+        return max((times[-1] for times in self.longest.values()), default=HELD_FROM / 1000)
+
+    @property
+    def p99(self) -> float:
+        """What one in a hundred of the slow ones of the slowest command exceeds, in ms."""
+        return max(
+            (times[int(len(times) * 0.99)] if len(times) > 1 else times[0] for times in self.longest.values()),
+            default=HELD_FROM / 1000,
+        )
+
+    def longest_by(self) -> dict[str, float]:
+        """The longest of each command, in ms."""
+        return {verb: times[-1] for verb, times in self.longest.items()}
+
+
+@contextlib.contextmanager
+def held(redis: Redis) -> Iterator[Held]:
+    """Watch through the slow log."""
+    result = Held()
+    redis.config_set("slowlog-max-len", 1_000_000)
+    redis.config_set("slowlog-log-slower-than", HELD_FROM)
+    redis.slowlog_reset()
+    try:
+        yield result
+    finally:
+        redis.config_set("slowlog-log-slower-than", -1)
+    for entry in redis.slowlog_get(1_000_000):
+        verb = entry["command"].split(b" ")[0].decode().upper()
+        result.longest.setdefault(verb, []).append(entry["duration"] / 1000)
+    for times in result.longest.values():
+        times.sort()
