@@ -106,24 +106,27 @@ class Database:
         """Let go of every connection."""
         await self._pool.close(timeout=1)
 
-    async def rows(self, sql: str, params: Params | None = None, *, seconds: float | None = None) -> list[DictRow]:
+    async def rows(
+        self, sql: str, params: Params | None = None, *, seconds: float | None = None, binary: bool = False
+    ) -> list[DictRow]:
         """Every row of one statement.
 
         Args:
             sql: The statement, with `%(name)s` parameters.
             params: Their values.
             seconds: The deadline; a little over the statement timeout by default.
+            binary: Fetch in the server's own format: cheaper, for thousands of rows of built-in types.
 
         Raises:
             SourceError: Unreachable, hung, or refused by the server.
         """
         async with self._slots:
-            return await self._rows(sql, params, seconds or self._statement_timeout + 1)
+            return await self._rows(sql, params, seconds or self._statement_timeout + 1, binary=binary)
 
-    async def _rows(self, sql: str, params: Params | None, seconds: float) -> list[DictRow]:
+    async def _rows(self, sql: str, params: Params | None, seconds: float, *, binary: bool = False) -> list[DictRow]:
         try:
             async with self._pool.connection(timeout=min(seconds, CONNECT_TIMEOUT + 1)) as connection:
-                return await within(seconds, connection, _fetch(connection, sql, params))
+                return await within(seconds, connection, _fetch(connection, sql, params, binary=binary))
         except PoolTimeout as exc:
             raise SourceError("Postgres cannot be reached; check the DSN and that the server is up") from exc
         except psycopg.Error as exc:
@@ -143,8 +146,8 @@ class Database:
         await self._rows("SELECT 1", None, 0.4)
 
 
-async def _fetch(connection: Connection, sql: str, params: Params | None) -> list[DictRow]:
-    cursor = await connection.execute(sql, params)
+async def _fetch(connection: Connection, sql: str, params: Params | None, *, binary: bool) -> list[DictRow]:
+    cursor = await connection.execute(sql, params, binary=binary)
     return await cursor.fetchall() if cursor.description else []
 
 
