@@ -20,14 +20,13 @@ from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
 from opslib.errors import CheckpointHeldError, OpsError, SourceError
-from opslib.postgres import Connection, conninfo, describe, within
+from opslib.postgres import Connection, conninfo, explain, within
 from opslib.tally import Tally, series_name
 
 log = structlog.get_logger()
 
 DEADLINE = 3.0  # seconds for one statement; a save is some kilobytes
 STALE_EPOCH = "OPS01"
-_NOT_MIGRATED = (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedFunction, psycopg.errors.InvalidSchemaName)
 
 
 class Checkpoint:
@@ -88,10 +87,8 @@ class Checkpoint:
             await self._take()
         except (OpsError, psycopg.Error) as exc:
             await self.close()
-            if isinstance(exc, _NOT_MIGRATED):
-                raise SourceError("the ops schema is missing; run `opsctl migrate up`") from exc
             if isinstance(exc, psycopg.Error):
-                raise SourceError(f"checkpoint store: {describe(exc)}") from exc
+                raise SourceError(f"checkpoint store: {explain(exc)}") from exc
             raise
 
     async def _take(self) -> None:
@@ -177,7 +174,7 @@ class Checkpoint:
                 if exc.sqlstate == STALE_EPOCH:
                     self.loaded = False
                     raise CheckpointHeldError(f"another exporter took the checkpoint {self.name!r}") from exc
-                raise SourceError(f"checkpoint store: {describe(exc)}") from exc
+                raise SourceError(f"checkpoint store: {explain(exc)}") from exc
             raise
         self._tally.commit(values)
 

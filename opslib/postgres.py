@@ -130,7 +130,7 @@ class Database:
         except PoolTimeout as exc:
             raise SourceError("Postgres cannot be reached; check the DSN and that the server is up") from exc
         except psycopg.Error as exc:
-            raise SourceError(f"Postgres: {describe(exc)}") from exc
+            raise SourceError(f"Postgres: {explain(exc)}") from exc
 
     async def ping(self) -> None:
         """Is it there and does it answer, within half a second? Asked at once by several, it asks the server once.
@@ -156,3 +156,22 @@ def describe(exc: psycopg.Error) -> str:
     primary = exc.diag.message_primary if exc.diag else None
     text = primary or str(exc).strip() or type(exc).__name__
     return text.splitlines()[0]
+
+
+_MISSING = (
+    psycopg.errors.InvalidSchemaName,
+    psycopg.errors.UndefinedTable,
+    psycopg.errors.UndefinedColumn,
+    psycopg.errors.UndefinedFunction,
+)
+
+
+def explain(exc: psycopg.Error) -> str:
+    """`describe`, and what to do where our own set-up is incomplete."""
+    text = describe(exc)
+    if isinstance(exc, psycopg.errors.InsufficientPrivilege):
+        return f"{text}; this login must be a member of ops_exporter (docs/contract.md)"
+    if isinstance(exc, _MISSING):
+        ours = '"ops"' in text or "ops." in text
+        return f"{text}; run `opsctl {'migrate up' if ours else 'contract apply'}`"
+    return text

@@ -6,7 +6,9 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 
+import psycopg
 import pytest
+from psycopg.conninfo import make_conninfo
 
 from demo.postgres import PostgresServer
 from opslib.errors import SourceError
@@ -84,4 +86,25 @@ async def test_read_only_is_enforced_by_the_server(app_database: str) -> None:
     await database.open()
     with pytest.raises(SourceError, match="read-only"):
         await database.rows("CREATE TABLE x ()")
+    await database.close()
+
+
+@pytest.mark.parametrize(
+    ("statement", "advice"),
+    [
+        ("SELECT ops.ledger_purge('x', now())", "opsctl migrate up"),
+        ("SELECT * FROM ops.ledger_totals", "opsctl migrate up"),
+        ("SELECT * FROM ops_view.orders", "opsctl contract apply"),
+        ("SELECT * FROM orders", "member of ops_exporter"),
+    ],
+)
+async def test_an_incomplete_set_up_is_told_with_the_next_step(app_database: str, statement: str, advice: str) -> None:
+    """Not migrated, not applied, or logged in as nobody: the three things a first start gets wrong."""
+    with psycopg.connect(app_database, autocommit=True) as admin:
+        admin.execute("DROP ROLE IF EXISTS nobody_yet")
+        admin.execute("CREATE ROLE nobody_yet LOGIN")
+    database = Database(make_conninfo(app_database, user="nobody_yet"), application_name="test")
+    await database.open()
+    with pytest.raises(SourceError, match=advice):
+        await database.rows(statement)
     await database.close()
