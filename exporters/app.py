@@ -96,7 +96,8 @@ class App(Collector):
     def counts(self) -> Iterable[Sample]:
         """Restarts, and how far behind the store is; the rest is the ledger's to show."""
         yield from (sample for sample in self._tally.samples() if sample.metric is RESTARTS)
-        yield CHECKPOINT_LAG(self._checkpoint.lag(), exporter=self._checkpoint.name)
+        if self._checkpoint.kept:
+            yield CHECKPOINT_LAG(self._checkpoint.lag(), exporter=self._checkpoint.name)
 
     async def stop(self) -> None:
         """Let go of the checkpoint's name and of the connection."""
@@ -112,7 +113,7 @@ def parse(text: str) -> dict[str, float]:
     """The counters we hand over and the start time, by `_name`.
 
     Raises:
-        SourceError: It is no exposition, or one of those values is no count.
+        SourceError: It is no exposition, lacks the start time, or one of those values is no count.
     """
     read: dict[str, float] = {}
     try:
@@ -122,6 +123,9 @@ def parse(text: str) -> dict[str, float]:
         raise SourceError(
             "the application's /metrics is not in Prometheus' text format; check APP_METRICS_URL"
         ) from exc
+    if START not in read:
+        # A proxy's empty page, or somebody else's: taken for a restart, it would make the next one count all anew.
+        raise SourceError(f"the application's /metrics lacks {START}; check APP_METRICS_URL")
     if any(not math.isfinite(value) or value < 0 for value in read.values()):
         raise SourceError("the application's /metrics holds a counter that is no count")
     return read

@@ -107,12 +107,14 @@ async def test_without_a_store_restarts_are_an_ordinary_counter(page: Page) -> N
     ("text", "status"),
     [
         ("<html>", 200),
+        ("", 200),
+        ("somebody_elses_counter_total 1\n", 200),
         ("email_send_failed NaN\n", 200),
         ("email_send_failed -1\n", 200),
         ("x" * 5_000_000, 200),
         ("no", 503),
     ],
-    ids=["html", "nan", "negative", "huge", "error"],
+    ids=["html", "empty", "other", "nan", "negative", "huge", "error"],
 )
 async def test_a_page_that_is_none_loses_nothing(page: Page, database: str, text: str, status: int) -> None:
     """An error that says what to check; the next good page goes on from the last one."""
@@ -140,6 +142,8 @@ async def test_an_application_that_is_away_is_an_error() -> None:
 
 def test_hostile_labels_are_read_as_text() -> None:
     """Braces, quotes and newlines in labels of the page do not confuse it."""
-    assert parse('email_send_failed{type="a\\"}{\\n,b"} 3\nemail_send_failed{type="ü🚀"} 4\n') == {
-        "email_send_failed": 7
+    hostile = 'email_send_failed{type="a\\"}{\\n,b"} 3\nemail_send_failed{type="ü🚀"} 4\n'
+    assert parse(f"{hostile}process_start_time_seconds 5\n") == {
+        "email_send_failed": 7,
+        "process_start_time_seconds": 5,
     }
