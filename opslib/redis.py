@@ -2,16 +2,18 @@
 
 redis://user:password@host:6379/0            rediss:// for TLS
 unix:///run/redis/redis.sock?db=0
-redis+cluster://host:7000                    rediss+cluster:// for TLS
+redis+cluster://host:7000,other:7000         rediss+cluster:// for TLS; any node finds the others
 redis+sentinel://s1:26379,s2:26379/mymaster  rediss+sentinel:// for TLS; /mymaster/2 for database 2
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster, Sentinel
+from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import SentinelConnectionPool
 from redis.backoff import NoBackoff
@@ -41,11 +43,19 @@ def client(url: str, *, name: str, timeout: float, max_connections: int = 1) -> 
         "protocol": 2,
     }
     scheme, _, topology = urlsplit(url).scheme.partition("+")
-    if topology == "cluster":
-        return RedisCluster.from_url(url.replace("+cluster", "", 1), **common, max_connections=max_connections)
-    if topology == "sentinel":
-        return _through_sentinel(url, tls=scheme == "rediss", common=common, max_connections=max_connections)
-    pool = BlockingConnectionPool.from_url(url, **common, max_connections=max_connections, timeout=timeout)
+    try:
+        if topology == "cluster":
+            return _of_cluster(url, common=common, max_connections=max_connections)
+        if topology == "sentinel":
+            return _through_sentinel(url, tls=scheme == "rediss", common=common, max_connections=max_connections)
+        pool = BlockingConnectionPool.from_url(url, **common, max_connections=max_connections, timeout=timeout)
+        pool.make_connection()  # type: ignore[no-untyped-call] # connects to nothing yet; an option nobody knows is refused here
+    except (TypeError, ValueError):  # its text may quote the URL
+        raise ConfigError(
+            "REDIS_URL: a port, a database number or an option in it is wrong; write it like "
+            "redis://host:6379/0, unix:///path/redis.sock?db=0, redis+cluster://host:7000,other:7000 "
+            "or redis+sentinel://host:26379,other:26379/mymaster/0"
+        ) from None
     return Redis.from_pool(pool)
 
 
@@ -56,10 +66,7 @@ def _through_sentinel(url: str, *, tls: bool, common: dict[str, Any], max_connec
     if not service:
         raise ConfigError("REDIS_URL: a sentinel URL ends in the master's name: redis+sentinel://host:26379/mymaster")
     username, _, password = credentials.partition(":")
-    addresses = [
-        (host or "localhost", int(port or 26379)) for host, _, port in (h.partition(":") for h in hosts.split(","))
-    ]
-    sentinel = Sentinel(addresses, sentinel_kwargs=common, ssl=tls)  # type: ignore[no-untyped-call]
+    sentinel = Sentinel(_addresses(hosts.split(","), 26379), sentinel_kwargs=common, ssl=tls)  # type: ignore[no-untyped-call]
     master: Redis = sentinel.master_for(
         service,
         connection_pool_class=SentinelConnectionPool,
@@ -71,3 +78,20 @@ def _through_sentinel(url: str, *, tls: bool, common: dict[str, Any], max_connec
         **common,
     )
     return master
+
+
+def _of_cluster(url: str, *, common: dict[str, Any], max_connections: int) -> RedisCluster:
+    parts = urlsplit(url.replace("+cluster", "", 1))
+    credentials, at, hosts = parts.netloc.rpartition("@")
+    first, *others = hosts.split(",")
+    nodes = [ClusterNode(host, port) for host, port in _addresses(others, 6379)]
+    return RedisCluster.from_url(
+        parts._replace(netloc=f"{credentials}{at}{first}").geturl(),
+        **common,
+        startup_nodes=nodes,
+        max_connections=max_connections,
+    )
+
+
+def _addresses(hosts: Iterable[str], port: int) -> list[tuple[str, int]]:
+    return [(host or "localhost", int(own or port)) for host, _, own in (each.partition(":") for each in hosts)]
