@@ -13,6 +13,7 @@ from collections.abc import Coroutine, Iterable, Mapping, Sequence
 
 import structlog
 
+from opslib import redis
 from opslib.areas.queue_discovery import Discovery, attached
 from opslib.areas.queue_events import Fact, Kind
 from opslib.areas.queue_places import Gap
@@ -190,9 +191,10 @@ class Queues(Collector):
         self.discovery = Discovery(self._background, prefix)
         self._jobs = Jobs(self.tally)
         self._reader = StateReader(state)
-        self._tail = Tail(events, self.discovery.queues, self.checkpoint, self._jobs)
+        self._tail = Tail(events, self.discovery, self.checkpoint, self._jobs)
         self._workers: Mapping[Queue, int] | None = None
         self._held: CheckpointHeldError | None = None
+        self._blind: SourceError | None = None
         self._tasks: list[asyncio.Task[None]] = []
 
     @property
@@ -201,8 +203,8 @@ class Queues(Collector):
         return self._jobs.others
 
     def ready(self) -> bool:
-        """Are all queues known, and the counts of earlier runs loaded?"""
-        return self.discovery.sweeps > 0 and self.checkpoint.loaded
+        """Are all queues known, the counts of earlier runs loaded, and what happened in between counted?"""
+        return self._tail.caught_up
 
     async def start(self) -> None:
         """Begin to discover, to follow the events and to save."""
@@ -215,9 +217,7 @@ class Queues(Collector):
 
     async def stop(self) -> None:
         """End it; what is counted is saved."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await _end(self._tasks)
         try:
             if self.checkpoint.loaded:
                 await self.checkpoint.save()
@@ -225,7 +225,7 @@ class Queues(Collector):
             log.warning("queue_counts_unsaved", error=str(exc))
         await self.checkpoint.close()
         for client in self._clients:
-            await client.aclose()
+            await redis.close(client)
 
     async def collect(self) -> Sequence[Sample]:
         """Every queue as it is now.
@@ -239,7 +239,11 @@ class Queues(Collector):
                 task.result()  # a loop ends by nothing but a fault of ours: better no page than one that stands still
         if self._held is not None:
             raise self._held
+        if self._blind is not None:
+            raise self._blind
         reading = await self._reader.read(list(self.discovery.queues))
+        if self._tail.failure is not None:
+            raise self._tail.failure  # a queue whose events go by unseen is not watched
         samples: list[Sample] = []
         for queue, state in reading.queues.items():
             samples += self._show(queue, state, reading.now)
@@ -275,13 +279,15 @@ class Queues(Collector):
         while True:
             try:
                 pause = await self.discovery.sweep()
+                self._blind = None
                 if self.checkpoint.loaded:
                     self._jobs.introduce(self.discovery.queues)
                 if time.monotonic() - workers_at >= WORKERS_EVERY:
                     self._workers = await attached(self._background, self.discovery.queues)
                     workers_at = time.monotonic()
             except SourceError as exc:
-                log.debug("queue_discovery_failed", error=str(exc))  # the scrape says it aloud
+                # Queues once found are read all the same, and the scrape finds out itself whether the server is there.
+                self._blind = None if self.discovery.sweeps else exc
                 self._workers = None
                 pause = RETRY
             await asyncio.sleep(pause)
@@ -301,6 +307,15 @@ class Queues(Collector):
                     failure = str(exc)
                     log.warning("queue_counts_unsaved", error=failure)
             await asyncio.sleep(SAVE_EVERY)
+
+
+async def _end(tasks: Iterable[asyncio.Task[None]]) -> None:
+    """Cancel tasks until they end: before Python 3.12 `asyncio.wait_for`, used by the Redis client, may swallow it."""
+    pending = {task for task in tasks if not task.done()}
+    while pending:
+        for task in pending:
+            task.cancel()
+        _, pending = await asyncio.wait(pending, timeout=0.05)
 
 
 def collectors(settings: Settings) -> list[Collector]:

@@ -59,6 +59,14 @@ def client(url: str, *, name: str, timeout: float, max_connections: int = 1) -> 
     return Redis.from_pool(pool)
 
 
+async def close(client: Client) -> None:
+    """Let go of its connections, of those to sentinels too."""
+    if isinstance(client, Redis) and isinstance(client.connection_pool, SentinelConnectionPool):
+        for sentinel in client.connection_pool.sentinel_manager.sentinels:
+            await sentinel.aclose()
+    await client.aclose()
+
+
 def _through_sentinel(url: str, *, tls: bool, common: dict[str, Any], max_connections: int) -> Redis:
     parts = urlsplit(url)
     credentials, _, hosts = parts.netloc.rpartition("@")

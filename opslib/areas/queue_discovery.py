@@ -6,14 +6,15 @@ import asyncio
 import base64
 import re
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from redis import exceptions
 from redis.asyncio import RedisCluster
+from redis.asyncio.cluster import ClusterNode
 
 from opslib import redis
-from opslib.areas.queues import AWAY, Queue, ask, away
+from opslib.areas.queues import AWAY, RIGHTS, Command, Queue, ask, away
 from opslib.errors import SourceError
 
 SCAN_COUNT = 1000  # keys looked at per call: 0.6 ms of the server; 10,000 would block it for 10 ms
@@ -57,9 +58,8 @@ class Discovery:
             cursor: bytes | int = 0
             while True:
                 started = time.perf_counter()
-                cursor, keys = await _tell(
-                    self._client, "SCAN", cursor, "MATCH", self._pattern, "COUNT", SCAN_COUNT, "TYPE", "hash", **node
-                )
+                scan: Command = ("SCAN", cursor, "MATCH", self._pattern, "COUNT", SCAN_COUNT, "TYPE", "hash")
+                cursor, keys = await _tell(self._client, node, scan)
                 busy += time.perf_counter() - started
                 found |= await self._confirm({self._queue(key) for key in keys} - found)
                 if int(cursor) == 0:
@@ -90,7 +90,7 @@ async def attached(client: redis.Client, queues: Iterable[Queue]) -> Mapping[Que
         SourceError: The server is away.
     """
     try:
-        lists = [await _tell(client, "CLIENT LIST", **node) for node in await _primaries(client)]
+        lists = [await _tell(client, node, ("CLIENT LIST",)) for node in await _primaries(client)]
     except SourceError as exc:
         if isinstance(exc.__cause__, exceptions.ResponseError):
             return None  # refused by the ACL, or not offered by a hosted Redis
@@ -116,21 +116,19 @@ def _names(client_list: bytes) -> dict[bytes, int]:
     return counts
 
 
-async def _primaries(client: redis.Client) -> list[dict[str, Any]]:
-    """Whom to ask what concerns a whole server, as arguments of `_tell`."""
+async def _primaries(client: redis.Client) -> Sequence[bytes | ClusterNode]:
+    """Whom to ask what concerns a whole server."""
     if not isinstance(client, RedisCluster):
-        return [{}]
+        return [b""]
     try:
         await client.initialize()
     except AWAY as exc:
         raise away(exc) from exc
-    return [{"target_nodes": node} for node in client.get_primaries()]
+    return client.get_primaries()
 
 
-async def _tell(client: redis.Client, *command: bytes | str | int, **node: Any) -> Any:
-    try:
-        return await client.execute_command(*command, **node)
-    except exceptions.ResponseError as exc:
-        raise SourceError(f"Redis refuses {command[0]!r}: {exc}; its user needs +@read +@connection") from exc
-    except AWAY as exc:
-        raise away(exc) from exc
+async def _tell(client: redis.Client, where: bytes | ClusterNode, command: Command) -> Any:
+    (answer,) = await ask(client, [(where, command)])
+    if isinstance(answer, exceptions.ResponseError):
+        raise SourceError(f"Redis refuses {command[0]!r}: {answer}; its user needs {RIGHTS}") from answer
+    return answer

@@ -18,7 +18,7 @@ from redis.exceptions import NoScriptError, ResponseError
 
 from opslib import redis
 from opslib.areas import queue_state_plain
-from opslib.areas.queues import JOB_FIELDS, Command, Job, Queue, ask, slots
+from opslib.areas.queues import JOB_FIELDS, RIGHTS, Command, Job, Queue, ask, slots
 from opslib.errors import SourceError
 
 log = structlog.get_logger()
@@ -151,7 +151,7 @@ class StateReader:
         self._unreadable = set(unreadable)
         if unreadable and not states:
             error = next(iter(unreadable.values())).decode("utf-8", "replace")
-            raise SourceError(f"Redis lets us read no queue: {error}; its user needs +@read on the queues' keys")
+            raise SourceError(f"Redis lets us read no queue: {error}; its user needs {RIGHTS}")
         return Reading(now, states)
 
     async def _rows(self, queues: Sequence[Queue]) -> tuple[float, dict[Queue, Any]]:

@@ -15,9 +15,10 @@ from typing import Any, Protocol
 from urllib.parse import quote_from_bytes
 
 import structlog
-from redis.exceptions import ResponseError
+from redis.exceptions import NoPermissionError, ResponseError
 
 from opslib import redis
+from opslib.areas.queue_discovery import Discovery
 from opslib.areas.queue_events import Entry, Fact, Kind, Tracker
 from opslib.areas.queue_places import (
     EMPTY,
@@ -32,7 +33,7 @@ from opslib.areas.queue_places import (
     parse_id,
     review,
 )
-from opslib.areas.queues import JOB_FIELDS, Command, Job, Queue, ask, slots
+from opslib.areas.queues import JOB_FIELDS, RIGHTS, Command, Job, Queue, ask, slots
 from opslib.checkpoint import Checkpoint
 from opslib.errors import SourceError
 
@@ -107,14 +108,20 @@ class Tail:
 
     Args:
         client: A connection of its own.
-        queues: Every queue there is, and whether it was born while we watched; read at each look.
+        discovery: Which queues there are.
         checkpoint: Where the places are kept. It must be loaded before `look`.
         sink: Who counts.
+
+    Attributes:
+        failure: Why the last look failed; None if it did not.
+        caught_up: Every queue of a whole sweep was read to its end once.
     """
 
-    def __init__(self, client: redis.Client, queues: Mapping[Queue, bool], checkpoint: Checkpoint, sink: Sink) -> None:
+    def __init__(self, client: redis.Client, discovery: Discovery, checkpoint: Checkpoint, sink: Sink) -> None:
+        self.failure: SourceError | None = None
+        self.caught_up = False
         self._client = client
-        self._queues = queues
+        self._discovery = discovery
         self._checkpoint = checkpoint
         self._sink = sink
         self._followed: dict[Queue, Followed] = {}
@@ -131,7 +138,6 @@ class Tail:
     async def run(self) -> None:
         """Look again and again, as long as the checkpoint is loaded."""
         idle = 0
-        answering = True
         while True:
             if not self._checkpoint.loaded:
                 await asyncio.sleep(PAUSE)
@@ -139,12 +145,10 @@ class Tail:
             try:
                 found, full = await self.look()
             except SourceError as exc:
-                if answering:
-                    log.warning("queue_events_away", error=str(exc))
-                answering = False
+                self.failure = exc
                 await asyncio.sleep(RETRY)
                 continue
-            answering = True
+            self.failure = None
             idle = 0 if found else idle + 1
             if not full:
                 await asyncio.sleep(IDLE_PAUSE if idle > IDLE_AFTER else PAUSE)
@@ -162,6 +166,7 @@ class Tail:
             # Loaded, or loaded anew after another exporter had the name: what it holds is the truth now.
             self._positions, self._pending = self._checkpoint.position, None
             self._followed.clear()
+        swept = self._discovery.sweeps > 0
         await self._follow()
         full = False
         if self._pending is None:
@@ -179,19 +184,20 @@ class Tail:
                 followed.tracker.rotate()
         if asyncio.get_running_loop().time() - self._reviewed > REVIEW_EVERY:
             await self._review()
+        self.caught_up |= swept and not full
         return sum(len(batch.ids) for batch in batches), full
 
     async def _follow(self) -> None:
         """Begin with the queues that are new, and let go of those that are gone."""
-        for queue in self._followed.keys() - self._queues.keys():
+        for queue in self._followed.keys() - self._discovery.queues.keys():
             del self._followed[queue]
-        new = [queue for queue in self._queues if queue not in self._followed]
+        new = [queue for queue in self._discovery.queues if queue not in self._followed]
         for queue, stream in zip(new, await self._info(new), strict=True):
             followed = Followed(queue, Place(), format_id(START), Tracker())
-            if stream is None or queue not in self._queues:
+            if stream is None or queue not in self._discovery.queues:
                 continue
             stored = self._checkpoint.position.get(followed.saved_as)
-            born_later = self._queues[queue]
+            born_later = self._discovery.queues[queue]
             if stored is not None:
                 followed.place = Place.from_json(stored)
             elif self._checkpoint.kept or born_later:
@@ -213,7 +219,8 @@ class Tail:
         total, full = 0, False
         for answer in await ask(self._client, commands):
             if isinstance(answer, ResponseError):
-                raise SourceError(f"Redis refuses XREAD: {answer}; its user needs +@read on the queues' keys")
+                await self._drop_unreadable()
+                raise SourceError(f"Redis refuses XREAD: {answer}; its user needs {RIGHTS}")
             for key, entries in answer or ():
                 total += len(entries)
                 full |= len(entries) >= self._count
@@ -223,6 +230,13 @@ class Tail:
         elif full:
             self._count = min(MOST, self._count * 2)
         return batches, full
+
+    async def _drop_unreadable(self) -> None:
+        """Let go of streams that turned into something else: one of them would fail the XREAD of all."""
+        followed = list(self._followed)
+        for queue, stream in zip(followed, await self._info(followed), strict=True):
+            if stream is None:
+                del self._followed[queue]
 
     def _feed(self, followed: Followed, entries: Sequence[Entry], *, more: bool) -> Batch:
         followed.quiet = False
@@ -302,6 +316,8 @@ class Tail:
 
 
 def _stream(answer: Any) -> Stream | None:
+    if isinstance(answer, NoPermissionError):
+        raise SourceError(f"Redis refuses XINFO STREAM: {answer}; its user needs {RIGHTS}")
     if isinstance(answer, ResponseError):
         return EMPTY if "no such key" in str(answer) else None
     return Stream.parse(answer)

@@ -16,6 +16,7 @@ from typing import Any
 
 from redis import exceptions
 from redis.asyncio import Redis, RedisCluster
+from redis.asyncio.cluster import ClusterNode
 
 from opslib import redis
 from opslib.errors import SourceError
@@ -23,6 +24,8 @@ from opslib.errors import SourceError
 Command = tuple[bytes | str | int, ...]
 
 JOB_FIELDS = ("name", "timestamp", "opts", "processedOn", "ats")
+
+RIGHTS = "+@read +@connection on the queues' keys"  # what the ACL must allow; +@scripting and +client|list are welcome
 
 # The server cannot be asked at all, as opposed to refusing one command.
 AWAY = (
@@ -122,12 +125,12 @@ def _as_sent(response: Any, **_: Any) -> Any:
     return response
 
 
-async def ask(client: redis.Client, commands: Sequence[tuple[bytes, Command]]) -> list[Any]:
+async def ask(client: redis.Client, commands: Sequence[tuple[bytes | ClusterNode, Command]]) -> list[Any]:
     """Send commands in one round trip (one per node of a cluster).
 
     Args:
         client: From `connect`.
-        commands: Each with a key that says which node it is for.
+        commands: Each with a key that says which node of a cluster it is for, or the node itself.
 
     Returns:
         The answers in order; a command the server refused has the `ResponseError` in its place.
@@ -142,10 +145,11 @@ async def ask(client: redis.Client, commands: Sequence[tuple[bytes, Command]]) -
             await client.initialize()
         # Pipelines of both kinds; only the cluster's takes a target.
         pipeline: Any = client.pipeline(transaction=False) if isinstance(client, Redis) else client.pipeline()
-        for key, command in commands:
+        for where, command in commands:
             if isinstance(client, RedisCluster):
-                # Typed for text only; the key's bytes are hashed all the same.
-                pipeline.execute_command(*command, target_nodes=client.get_node_from_key(key))  # type: ignore[arg-type]
+                # Typed for text only; a key's bytes are hashed all the same.
+                node = where if isinstance(where, ClusterNode) else client.get_node_from_key(where)  # type: ignore[arg-type]
+                pipeline.execute_command(*command, target_nodes=node)
             else:
                 pipeline.execute_command(*command)
         answers: list[Any] = await pipeline.execute(raise_on_error=False)
@@ -161,7 +165,10 @@ async def ask(client: redis.Client, commands: Sequence[tuple[bytes, Command]]) -
 
 def away(exc: BaseException) -> SourceError:
     """What `AWAY` means, in words."""
-    return SourceError(f"Redis does not answer: {str(exc) or type(exc).__name__}; is it running, and REDIS_URL right?")
+    text = str(exc) or type(exc).__name__
+    if "permission" in text:  # refused while connecting, which the client takes for no connection
+        return SourceError(f"Redis refuses us: {text}; its user needs {RIGHTS}")
+    return SourceError(f"Redis does not answer: {text}; is it running, and REDIS_URL right?")
 
 
 def slots(client: redis.Client, queues: Iterable[Queue]) -> list[list[Queue]]:

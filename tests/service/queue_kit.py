@@ -157,12 +157,18 @@ class Running:
         """A scrape."""
         return Page((await self._exporter.page(openmetrics=False)).decode())
 
+    async def ready(self) -> Page:
+        """The page once every queue is known and read to its end."""
+        return await self.until(lambda page: page.up and self.collector.ready())
+
     async def until(self, condition: Callable[[Page], object], seconds: float = WAIT) -> Page:
         """Scrape until `condition` holds."""
         deadline = time.monotonic() + seconds
         while not condition(page := await self.page()):
             if time.monotonic() > deadline:
-                pytest.fail(f"not within {seconds} s; the page:\n{page.text}")
+                told = [line for line in page.text.splitlines() if line.startswith(("bitloot", "ops_"))]
+                some = "\n".join(line for line in told if not line.endswith(" 0"))
+                pytest.fail(f"not within {seconds} s; the page, zeros apart:\n{some[:5000]}")
             await asyncio.sleep(0.05)
         return page
 

@@ -15,8 +15,9 @@ from demo.postgres import PostgresServer
 from demo.processes import free_port
 from demo.redis import RedisServer
 from exporters import queues as module
+from opslib.areas import queue_tail
 from opslib.contract import migrate
-from tests.service.queue_kit import Page, Running, Seeded, completed, running
+from tests.service.queue_kit import Seeded, completed, running
 
 HOSTILE = [
     b'say "hi"',
@@ -41,13 +42,6 @@ def client(redis: str) -> Iterator[Redis]:
         yield made
 
 
-async def settled(exporter: Running) -> Page:
-    """The page once the exporter has found its queues and follows them."""
-    await exporter.until(lambda page: page.up and exporter.collector.ready())
-    await asyncio.sleep(0.4)
-    return await exporter.page()
-
-
 IDS = count(1)
 
 
@@ -61,7 +55,7 @@ async def test_hostile_names_make_a_valid_page(server: str, request: pytest.Fixt
     """Queue and job names are any bytes; promtool accepts the page, and each queue is there."""
     url = request.getfixturevalue(server)
     async with running(url) as exporter:
-        await settled(exporter)
+        await exporter.ready()
         with Redis.from_url(url) as redis:
             for raw in HOSTILE:
                 queue = Seeded(redis, raw)
@@ -87,7 +81,7 @@ async def test_hostile_names_make_a_valid_page(server: str, request: pytest.Fixt
 async def test_ten_thousand_job_names(client: Redis, redis: str) -> None:
     """The first 200 names have their own series, the rest is `other`, and the page says that it dropped some."""
     async with running(redis) as exporter:
-        await settled(exporter)
+        await exporter.ready()
         Seeded(client, b"wild").run(*((str(n), b"job-%d" % n) for n in range(10_000)))
         page = await exporter.until(lambda page: page.total("bitloot_queue_jobs_total") == 10_000)
         series = page.by("bitloot_queue_jobs_total", "name")
@@ -100,7 +94,7 @@ async def test_a_name_only_the_hash_knows(client: Redis, redis: str) -> None:
     """Without its `added` event a job's name comes from its hash; if that is gone too it is `unknown`, and counted."""
     queue = Seeded(client, b"q")
     async with running(redis) as exporter:
-        await settled(exporter)
+        await exporter.ready()
         client.hset(queue.key(b"kept"), mapping={"name": "seen", "processedOn": int(time.time() * 1000) - 400})
         for job in ("kept", "gone"):
             client.xadd(queue.key(b"events"), {"event": "failed", "jobId": job, "failedReason": "x", "prev": "active"})
@@ -142,7 +136,7 @@ async def test_a_queue_that_is_gone_keeps_its_counts(client: Redis, redis: str) 
     """Obliterated: no gauges at once, the counters stay, and a new queue of that name is counted on."""
     queue = Seeded(client, b"q")
     async with running(redis) as exporter:
-        await settled(exporter)
+        await exporter.ready()
         queue.run(*jobs(5))
         await exporter.until(lambda page: completed(page, "q") == 5)
         client.flushall()
@@ -160,7 +154,7 @@ async def test_without_a_store_history_is_not_counted(client: Redis, redis: str)
     old.run(*jobs(7))
     client.xadd(old.key(b"events"), {"event": "added", "jobId": "last", "name": "known"})
     async with running(redis) as exporter:
-        page = await settled(exporter)
+        page = await exporter.ready()
         assert completed(page, "old") == 0
         client.xadd(old.key(b"events"), {"event": "completed", "jobId": "last", "returnvalue": "1", "prev": "active"})
         Seeded(client, b"new").run(*jobs(3))
@@ -201,7 +195,7 @@ async def test_redis_hung(own_redis: RedisServer) -> None:
     with Redis.from_url(own_redis.url) as client:
         queue = Seeded(client, b"q")
         async with running(own_redis.url) as exporter:
-            await settled(exporter)
+            await exporter.ready()
             queue.run(*jobs(5))
             await exporter.until(lambda page: completed(page, "q") == 5)
             with own_redis.paused():
@@ -225,7 +219,7 @@ async def test_redis_killed_and_back(own_redis: RedisServer, database: str) -> N
     with Redis.from_url(own_redis.url) as client:
         queue = Seeded(client, b"q")
         async with running(own_redis.url, dsn=database) as exporter:
-            await settled(exporter)
+            await exporter.ready()
             queue.run(*jobs(5))
             await exporter.until(lambda page: completed(page, "q") == 5)
             own_redis.kill()
@@ -238,12 +232,15 @@ async def test_redis_killed_and_back(own_redis: RedisServer, database: str) -> N
             assert page.total("bitloot_queue_event_gaps_total") == 0
 
 
-async def test_redis_comes_back_empty_with_a_late_clock(own_redis: RedisServer) -> None:
+async def test_redis_comes_back_empty_with_a_late_clock(
+    own_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Ids behind our place: the stream is begun anew instead of waiting for ids that will not come for a while."""
+    monkeypatch.setattr(queue_tail, "REVIEW_EVERY", 0.5)
     with Redis.from_url(own_redis.url) as client:
         queue = Seeded(client, b"q")
         async with running(own_redis.url) as exporter:
-            await settled(exporter)
+            await exporter.ready()
             queue.run(*jobs(5))
             await exporter.until(lambda page: completed(page, "q") == 5)
             late = {"event": "completed", "jobId": "x", "returnvalue": "1", "prev": "active"}
@@ -284,7 +281,7 @@ async def test_postgres_away(client: Redis, redis: str, own_postgres: PostgresSe
         page = await exporter.until(lambda page: completed(page, "q") == 9)
         await exporter.until(lambda page: page.total("ops_checkpoint_lag_seconds") == 0)
     async with running(redis, dsn=dsn) as exporter:
-        assert completed(await settled(exporter), "q") == 9
+        assert completed(await exporter.ready(), "q") == 9
 
 
 async def test_postgres_absent_at_start(client: Redis, redis: str, own_postgres: PostgresServer) -> None:

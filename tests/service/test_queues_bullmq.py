@@ -47,7 +47,7 @@ def assert_exact(page: Page, truth: dict[str, Any]) -> None:
 async def test_two_thousand_jobs_are_counted_exactly(bullmq: Bullmq) -> None:
     """Completed jobs removed at once, retries, final failures, delays, priorities: counts by name, mean duration."""
     async with running(bullmq.url) as exporter:
-        await exporter.until(lambda page: page.up and exporter.collector.ready())
+        await exporter.ready()
         truth = await bullmq.play("crowd", jobs=2000, seconds=1, secret=SECRET)
         page = await exporter.until(lambda page: page.total("bitloot_queue_jobs_total") >= 2000)
         assert_exact(page, truth)
@@ -75,7 +75,7 @@ async def test_exact_though_the_exporter_dies_again_and_again(bullmq: Bullmq, da
             page = await exporter.until(lambda page: page.total("bitloot_queue_jobs_total") >= 2000)
             assert_exact(page, truth)
     async with running(bullmq.url, dsn=database) as exporter:
-        await exporter.until(lambda page: page.up and exporter.collector.ready())
+        await exporter.ready()
         await asyncio.sleep(0.6)
         assert_exact(await exporter.page(), truth)
 
@@ -83,7 +83,7 @@ async def test_exact_though_the_exporter_dies_again_and_again(bullmq: Bullmq, da
 async def test_every_way_a_job_can_go(bullmq: Bullmq) -> None:
     """Stalled, delayed, prioritized, retried with and without back-off and by hand, removed, a flow, a pause."""
     async with running(bullmq.url) as exporter:
-        await exporter.until(lambda page: page.up and exporter.collector.ready())
+        await exporter.ready()
         truth = await bullmq.play("ways", queue="ways")
         page = await exporter.until(lambda page: page.total("bitloot_queue_jobs_total") >= truth["ended"])
         assert page.by("bitloot_queue_jobs_total", "queue", "result", "name") == expected(truth["jobs"])
