@@ -242,6 +242,9 @@ def load(env: Mapping[str, str] | None = None) -> Settings:
             name = str(error["loc"][0]).upper()
             text = error["msg"].removeprefix("Value error, ")
             errors.append(f"{name} ({origins.get(name, 'default')}): {text[:1].lower()}{text[1:]}")
+    if settings.ops_ledger_horizon_seconds <= settings.ops_ledger_settle_seconds:
+        # A row that stays undecided would be forgotten before it is old enough to count.
+        errors.append("OPS_LEDGER_HORIZON_SECONDS (or its default): must be more than OPS_LEDGER_SETTLE_SECONDS")
     if errors:
         raise ConfigError("\n".join(errors))
     redact.register(settings.secrets())

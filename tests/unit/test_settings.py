@@ -42,6 +42,15 @@ def test_attribute_is_the_lower_case_name() -> None:
     assert {"DATABASE_URL", "REDIS_URL", "SENTRY_DSN", "KINGUIN_API_KEY", "OPS_METRICS_TOKEN"} <= secrets
 
 
+@pytest.mark.parametrize("wrong", [{"OPS_LEDGER_HORIZON_SECONDS": "60"}, {"OPS_LEDGER_SETTLE_SECONDS": "900"}])
+def test_a_horizon_that_ends_before_a_row_settles_is_refused(wrong: dict[str, str]) -> None:
+    """Every duplicate would be forgotten uncounted, and nobody would know."""
+    (line,) = refused(wrong)
+    assert "OPS_LEDGER_HORIZON_SECONDS" in line
+    assert "OPS_LEDGER_SETTLE_SECONDS" in line
+    settings.load({"OPS_LEDGER_HORIZON_SECONDS": "3", "OPS_LEDGER_SETTLE_SECONDS": "2"})
+
+
 @pytest.mark.parametrize(
     "url",
     [
