@@ -130,10 +130,15 @@ class Tail:
         self._count = LEAST
         self._reviewed = 0.0
 
-    def tracker(self, queue: Queue) -> Tracker | None:
-        """What is known of a queue's jobs."""
+    def ready_since(self, queue: Queue, job: bytes) -> int | None:
+        """Since when a job has been ready for its next attempt, Unix ms, if the events say so."""
         followed = self._followed.get(queue)
-        return followed.tracker if followed else None
+        return followed.tracker.ready_since(job) if followed else None
+
+    def last_activity(self, queue: Queue) -> int | None:
+        """When an attempt last began or ended, Unix ms, if the events say so."""
+        followed = self._followed.get(queue)
+        return followed.tracker.last_activity if followed else None
 
     async def run(self) -> None:
         """Look again and again, as long as the checkpoint is loaded."""
@@ -150,8 +155,7 @@ class Tail:
                 continue
             self.failure = None
             idle = 0 if found else idle + 1
-            if not full:
-                await asyncio.sleep(IDLE_PAUSE if idle > IDLE_AFTER else PAUSE)
+            await asyncio.sleep(0 if full else IDLE_PAUSE if idle > IDLE_AFTER else PAUSE)
 
     async def look(self) -> tuple[int, bool]:
         """Take what is new in every stream, and count it.

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import subprocess
 import time
 from collections.abc import Iterator
 from itertools import count
 
+import psycopg
 import pytest
 from redis import Redis
 
@@ -17,6 +19,7 @@ from demo.redis import RedisServer
 from exporters import queues as module
 from opslib.areas import queue_tail
 from opslib.contract import migrate
+from opslib.errors import SourceError
 from tests.service.queue_kit import Seeded, completed, running
 
 HOSTILE = [
@@ -315,3 +318,30 @@ async def test_two_exporters_of_one_name(client: Redis, redis: str, database: st
             queue.run(*jobs(2))
             page = await second.until(lambda page: page.up and completed(page, "q") == 9)
             assert page.total("bitloot_queue_event_gaps_total") == 0
+
+
+async def test_what_another_exporter_counted_meanwhile(
+    client: Redis, redis: str, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that lost the name for a while comes back to what the other saved: nothing twice, nothing lost."""
+    queue = Seeded(client, b"q")
+    async with running(redis, dsn=database) as first:
+        await first.ready()
+        monkeypatch.setattr(module, "SAVE_EVERY", 3600)
+        await asyncio.sleep(1.2)  # it saves no more: as good as cut off from the store
+        with psycopg.connect(database, autocommit=True) as admin:
+            admin.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name ~ 'queues/test'"
+            )
+        monkeypatch.setattr(module, "SAVE_EVERY", 0.2)
+        async with running(redis, dsn=database) as second:
+            queue.run(*jobs(5))
+            await second.until(lambda page: completed(page, "q") == 5)
+        queue.run(*jobs(3))
+        await asyncio.sleep(0.6)
+        for _ in range(2):
+            with contextlib.suppress(SourceError):
+                await first.collector.checkpoint.save()
+            await asyncio.sleep(0.6)
+        await first.collector.checkpoint.save()
+        assert completed(await first.page(), "q") == 8
