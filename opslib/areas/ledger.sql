@@ -6,7 +6,8 @@ SELECT clock_timestamp() AS now;
 -- name: webhook_since
 -- database: app
 -- Webhook events from a moment on whose outcome is settled. The event types are found by hopping along the index that
--- leads with them, so that a type nobody told us about is counted too, and the index serves the time range.
+-- leads with them, so that a type nobody told us about is counted too, and the index serves the time range. They go in as
+-- an array: a join with them costs a fifth more.
 WITH RECURSIVE types AS (
     (SELECT event_type FROM ops_view.webhook_events ORDER BY event_type LIMIT 1)
     UNION ALL
@@ -15,13 +16,10 @@ WITH RECURSIVE types AS (
     FROM types t WHERE t.event_type IS NOT NULL
 )
 SELECT e.id::text AS id, e.provider AS subject, e.outcome, e.occurred_at AS created, 0::float8 AS amount
-FROM types t
-CROSS JOIN LATERAL (
-    SELECT * FROM ops_view.webhook_events w
-    WHERE w.event_type = t.event_type AND w.processed IN (true, false)
-      AND w.created_at_utc >= %(since)s::timestamptz AT TIME ZONE 'UTC'
-) e
-WHERE e.final OR e.created_at_utc < (now() - %(settle)s::interval) AT TIME ZONE 'UTC';
+FROM ops_view.webhook_events e
+WHERE e.event_type = ANY (ARRAY(SELECT event_type FROM types)) AND e.processed IN (true, false)
+  AND e.created_at_utc >= %(since)s::timestamptz AT TIME ZONE 'UTC'
+  AND (e.final OR e.created_at_utc < (now() - %(settle)s::interval) AT TIME ZONE 'UTC');
 
 -- name: webhook_slice
 -- database: app
@@ -59,13 +57,10 @@ WITH RECURSIVE types AS (
     FROM types t WHERE t.event_type IS NOT NULL
 )
 SELECT e.provider AS subject, e.outcome, count(*) AS events, 0::float8 AS amount
-FROM types t
-CROSS JOIN LATERAL (
-    SELECT w.provider, w.outcome FROM ops_view.webhook_events w
-    WHERE w.event_type = t.event_type AND w.processed IN (true, false)
-      AND w.created_at_utc > %(since)s::timestamptz AT TIME ZONE 'UTC'
-      AND w.created_at_utc <= %(until)s::timestamptz AT TIME ZONE 'UTC'
-) e
+FROM ops_view.webhook_events e
+WHERE e.event_type = ANY (ARRAY(SELECT event_type FROM types)) AND e.processed IN (true, false)
+  AND e.created_at_utc > %(since)s::timestamptz AT TIME ZONE 'UTC'
+  AND e.created_at_utc <= %(until)s::timestamptz AT TIME ZONE 'UTC'
 GROUP BY e.provider, e.outcome;
 
 -- name: underpaid_since
