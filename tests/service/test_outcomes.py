@@ -48,6 +48,8 @@ KINDS = {
         shown={"payment_status": "odd"},
     ),
     "refused with another text": Kind({"result": {"error": "Signature missing?"}}, outcome="error"),
+    "invalid in another way": Kind({"result": {"error": "Invalid webhook signature header"}}, outcome="error"),
+    "failed while processing": Kind({"error": "timeout", "result": PROCESSING}, outcome="error"),
     "handler died": Kind({"result": None}, outcome="error", final=False),
     "handler died after the signature": Kind(
         {"signatureValid": True, "result": PROCESSING}, outcome="error", final=False

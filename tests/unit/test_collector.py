@@ -107,17 +107,35 @@ async def test_a_hung_source_is_waited_for_half_a_second_and_never_asked_twice(r
     source = Source(refresh)
     async with watched(source) as watch:
         await settle(watch, up=1)
-        source.hung = asyncio.Event()
-        for _ in range(3):
+        reads, source.hung = source.reads, asyncio.Event()
+        for _ in range(4):
             down = await page(watch)
             assert down["ops_collector_up"] == 0
             assert "test_value" not in down
-        reads = source.reads
-        await page(watch)
         assert source.reads <= reads + 1
         source.hung.set()
         source.hung = None
         await settle(watch, up=1)
+
+
+async def test_a_collector_tells_how_long_it_took_and_when_it_last_succeeded() -> None:
+    """Nothing before the first answer; a failure takes time too, and does not move the last success."""
+    succeeded = "ops_collector_last_success_timestamp_seconds"
+    source = Source(AtScrape())
+    watch = Watch(source)
+    source.failure = SourceError("away")
+    assert succeeded not in await page(watch)
+    source.failure = None
+    before = time.time()
+    good = await page(watch)
+    assert before <= good[succeeded] <= time.time()
+    assert 0 <= good["ops_collector_duration_seconds"] < 0.5
+    source.failure = SourceError("away")
+    failed = await page(watch)
+    assert (
+        failed["ops_collector_last_success_timestamp_seconds"] == good["ops_collector_last_success_timestamp_seconds"]
+    )
+    assert "ops_collector_duration_seconds" in failed
 
 
 async def test_an_unexpected_error_is_isolated_too(monkeypatch: pytest.MonkeyPatch) -> None:
