@@ -29,11 +29,12 @@ from demo import app_schema
 from demo.postgres import PostgresServer
 from demo.redis import RedisServer
 from opslib.contract import contract, migrate
+from opslib.settings import FIELDS
 from tests.acceptance.exporter import Exporter
 
-PLANTED = {name: f"{name.lower()}-{uuid.uuid4().hex}" for name in (
+PLANTED = {name: f"{name.lower()}{uuid.uuid4().hex}" for name in (
     "DATABASE", "REDIS", "NOWPAYMENTS", "KINGUIN", "APP_URL", "SENTRY", "TOKEN", "R2_ID", "R2_KEY", "ADMIN",
-    "ANSWER", "PAGE", "JOB", "FAILURE", "PAYLOAD", "RESULT", "ERROR",
+    "OPS", "PROMETHEUS", "ANSWER", "PAGE", "JOB", "FAILURE", "PAYLOAD", "RESULT", "ERROR",
 )}  # fmt: skip
 EMAIL = "customer.with.a.long.name@example.com"
 
@@ -93,6 +94,7 @@ def settings(evil: str, database: str, redis: RedisServer) -> dict[str, str]:
     """Every secret setting, planted."""
     return {
         "DATABASE_URL": make_conninfo(database, password=PLANTED["DATABASE"]),
+        "OPS_DATABASE_URL": make_conninfo(database, password=PLANTED["OPS"]),
         "REDIS_URL": f"redis://default:{PLANTED['REDIS']}@127.0.0.1:{redis.port}/0",
         "NOWPAYMENTS_API_KEY": PLANTED["NOWPAYMENTS"],
         "NOWPAYMENTS_BASE": f"http://{evil}",
@@ -100,9 +102,10 @@ def settings(evil: str, database: str, redis: RedisServer) -> dict[str, str]:
         "KINGUIN_BASE_URL": f"http://{evil}",
         "APP_METRICS_URL": f"http://user:{PLANTED['APP_URL']}@{evil}/metrics",
         "APP_ADMIN_TOKEN": PLANTED["ADMIN"],
+        "PROMETHEUS_URL": f"http://user:{PLANTED['PROMETHEUS']}@{evil}",
         "R2_ACCESS_KEY_ID": PLANTED["R2_ID"],
         "R2_SECRET_ACCESS_KEY": PLANTED["R2_KEY"],
-        "SENTRY_DSN": f"http://{PLANTED['SENTRY'].replace('-', '')}@{evil}/1",
+        "SENTRY_DSN": f"http://{PLANTED['SENTRY']}@{evil}/1",
         "OPS_METRICS_TOKEN": PLANTED["TOKEN"],
         "OPS_LEDGER_REFRESH_SECONDS": "1",
         "OPS_LEDGER_SETTLE_SECONDS": "1",
@@ -162,7 +165,10 @@ def test_the_running_exporters_give_nothing_away(
     contract.apply(database)
     asyncio.run(fill_queue(own_redis))
     fill_database(database)
-    exporter = Exporter(log=tmp_path / "log", settings=settings(evil, database, own_redis))
+    given = settings(evil, database, own_redis)
+    # A signing secret is given instead of a ready token, never beside it.
+    assert {field.name for field in FIELDS if field.secret} - given.keys() == {"APP_JWT_SECRET", "APP_ADMIN_EMAIL"}
+    exporter = Exporter(log=tmp_path / "log", settings=given)
     pages: list[str] = []
 
     def scrape() -> str:
@@ -213,8 +219,12 @@ def test_no_command_repeats_a_value(arguments: list[str]) -> None:
         "OPS_LISTEN": PLANTED["TOKEN"],
         "OPS_LEDGER_SETTLE_SECONDS": PLANTED["KINGUIN"],
         "SENTRY_DSN": PLANTED["SENTRY"],
+        "APP_JWT_SECRET": PLANTED["ADMIN"],
+        "APP_ADMIN_ID": "1",
+        "APP_ADMIN_EMAIL": EMAIL,
     }
-    for given in (environment, {name: environment[name] for name in ("PATH", "DATABASE_URL")}):
+    right = ("PATH", "DATABASE_URL", "APP_JWT_SECRET", "APP_ADMIN_ID", "APP_ADMIN_EMAIL")
+    for given in (environment, {name: environment[name] for name in right}):
         command = [sys.executable, "-m", "opsctl.cli", *arguments]
         if given is not environment and arguments == ["exporter", "run"]:
             continue  # it would run, which is the test above
