@@ -109,6 +109,22 @@ async def test_a_name_only_the_hash_knows(client: Redis, redis: str) -> None:
         assert page.get("bitloot_job_duration_seconds_sum", queue="q", name="seen") == pytest.approx(0.4, abs=0.2)
 
 
+async def test_memory_is_bounded(client: Redis, redis: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A backlog of any length: only so many jobs are remembered, the names of the others come from their hashes."""
+    monkeypatch.setattr(queue_tail, "JOBS_REMEMBERED", 200)
+    queue = Seeded(client, b"q")
+    async with running(redis) as exporter:
+        await exporter.ready()
+        for number in range(2000):
+            client.xadd(queue.key(b"events"), {"event": "added", "jobId": number, "name": "n"})
+        client.hset(queue.key(b"0"), "name", "n")
+        client.xadd(queue.key(b"events"), {"event": "completed", "jobId": 0, "returnvalue": "1", "prev": "active"})
+        page = await exporter.until(lambda page: page.total("bitloot_queue_jobs_total") == 1)
+        assert page.by("bitloot_queue_jobs_total", "name") == {("n",): 1}
+        (followed,) = exporter.collector._tail._followed.values()
+        assert len(followed.tracker._jobs) + len(followed.tracker._older) < 1500
+
+
 async def test_the_age_of_a_job_put_back_by_hand(client: Redis, redis: str) -> None:
     """A job added long ago and retried just now has been waiting since now: the events know better than the hash."""
     queue = Seeded(client, b"q")

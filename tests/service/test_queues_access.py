@@ -179,3 +179,18 @@ async def test_a_fail_over(debian_redis: Path) -> None:
             Seeded(second, b"q").run(("3", b"n"))
             page = await exporter.until(lambda page: page.up and completed(page, "q") == 3, 5)
             assert page.total("bitloot_queue_event_gaps_total") == 0
+
+
+async def test_workers_by_their_client_names(redis: str) -> None:
+    """Node's workers name their connection by the queue in base64, Python's plainly; a named one adds its name."""
+    names = ["bull:cQ==", "bull:cQ==:w:one", "bull:q", "bull:q:w:two", "bull:cQ==:qe", "bull:other", "someone"]
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(Redis.from_url(redis)) for _ in names]
+        for client, name in zip(clients, names, strict=True):
+            client.client_setname(name)
+        Seeded(clients[0], b"q")
+        Seeded(clients[0], b"lonely")
+        async with running(redis) as exporter:
+            page = await exporter.until(lambda page: "bitloot_queue_workers" in page.values)
+            assert page.by("bitloot_queue_workers", "queue") == {("q",): 4}
+            assert page.get("bitloot_queue_workers", queue="lonely") == 0
