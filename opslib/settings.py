@@ -66,7 +66,9 @@ class Settings(BaseModel):
     kinguin_api_key: Secret | None = _hidden("text", "Kinguin ESA key, for the balance.")
     kinguin_base_url: BaseUrl = _plain("http(s) URL", "Where Kinguin answers.", "https://gateway.kinguin.net")
     app_base_url: BaseUrl | None = _plain("http(s) URL", "The application's API.")
-    app_metrics_url: SecretHttpUrl | None = _hidden("http(s) URL", "The application's own /metrics.")
+    app_metrics_url: SecretHttpUrl | None = _hidden(
+        "http(s) URL", "The application's own /metrics: one process's, no balancer's."
+    )
     app_admin_token: Secret | None = _hidden("text", "A ready token for the admin API; else give the three below.")
     app_jwt_secret: Secret | None = _hidden("text", "The application's signing secret, to mint short-lived tokens.")
     app_admin_id: str | None = _plain("text", "Id of the admin those tokens name.")
@@ -83,7 +85,9 @@ class Settings(BaseModel):
     ops_tls_key: ExistingFile | None = _plain("path", "Its private key (PEM).")
     ops_metrics_token: Secret | None = _hidden("text", "Bearer token a scraper must send.")
     ops_exporter_name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")] = _plain(
-        "name", "Whose checkpoints these are; two exporters of one name take turns.", "default"
+        "name",
+        "Whose checkpoints these are; of one name only one runs. `ledger` finds what `app` counted under its own.",
+        "default",
     )
     ops_ledger_horizon_seconds: Seconds = _plain(
         "seconds", "How far back rows may still appear or change; above the longest transaction.", 900.0
