@@ -23,8 +23,9 @@ from opslib.areas.queues import Queue, connect
 from opslib.checkpoint import Checkpoint
 from opslib.collector import CHECKPOINT_LAG, AtScrape, Collector
 from opslib.errors import CheckpointHeldError, SourceError
+from opslib.exposition import Block, Family, Part
 from opslib.settings import Settings
-from opslib.spec import Counter, Gauge, Histogram, Metric, Sample, Subject
+from opslib.spec import Counter, Gauge, Histogram, Metric, Subject
 from opslib.tally import Tally
 
 log = structlog.get_logger()
@@ -58,6 +59,15 @@ WORKERS = Gauge(
 )
 LAST_ACTIVITY = Gauge(
     "bitloot_queue_last_activity_timestamp_seconds", "When an attempt last began or ended, Unix time.", ("queue",)
+)
+GAUGES: tuple[Metric, ...] = (
+    *STATES,
+    IS_PAUSED,
+    OLDEST,
+    NEXT_DELAYED,
+    WORKER_PRESENT,
+    WORKERS,
+    LAST_ACTIVITY,
 )
 JOBS = Counter(
     "bitloot_queue_jobs_total",
@@ -190,8 +200,10 @@ class Queues(Collector):
         self.checkpoint = Checkpoint(checkpoint_name, dsn, self.tally)
         self.discovery = Discovery(self._background, prefix)
         self._jobs = Jobs(self.tally)
-        self._reader = StateReader(state)
+        self._families = {metric: Family(metric) for metric in GAUGES}
+        self._alike = 0
         self._tail = Tail(events, self.discovery, self.checkpoint, self._jobs)
+        self._reader = StateReader(state, self._tail.ready_since)
         self._workers: Mapping[Queue, int] | None = None
         self._held: CheckpointHeldError | None = None
         self._blind: SourceError | None = None
@@ -199,8 +211,8 @@ class Queues(Collector):
 
     @property
     def dropped(self) -> int:  # type: ignore[override]
-        """Facts that had to be counted under `other`."""
-        return self._jobs.others
+        """Facts that had to be counted under `other`, and queues whose names as text are another's."""
+        return self._jobs.others + self._alike
 
     def ready(self) -> bool:
         """Are all queues known, the counts of earlier runs loaded, and what happened in between counted?"""
@@ -227,7 +239,7 @@ class Queues(Collector):
         for client in self._clients:
             await redis.close(client)
 
-    async def collect(self) -> Sequence[Sample]:
+    async def collect(self) -> Sequence[Block]:
         """Every queue as it is now.
 
         Raises:
@@ -244,32 +256,36 @@ class Queues(Collector):
         reading = await self._reader.read(list(self.discovery.queues))
         if self._tail.failure is not None:
             raise self._tail.failure  # a queue whose events go by unseen is not watched
-        samples: list[Sample] = []
-        for queue, state in reading.queues.items():
-            samples += self._show(queue, state, reading.now)
-        return samples
+        shown: dict[str, Queue] = {}
+        for queue in reading.queues:
+            shown.setdefault(queue.name, queue)
+        self._alike += len(reading.queues) - len(shown)
+        return self._write({name: reading.queues[queue] for name, queue in shown.items()}, shown, reading.now)
 
-    def _show(self, queue: Queue, state: QueueState, now: float) -> Iterable[Sample]:
-        labels = (queue.name,)
-        for metric, value in zip(STATES, state.counts, strict=True):
-            yield Sample(metric, labels, (float(value),))
-        yield Sample(IS_PAUSED, labels, (float(state.is_paused),))
-        yield Sample(WORKER_PRESENT, labels, (float(state.worker_present),))
-        tracker = self._tail.tracker(queue)
-        if state.oldest:
-            # Of a job put back by hand the hash does not tell when; the events do.
-            since = min(max(at, (tracker.ready_since(job) if tracker else None) or 0) for job, at in state.oldest)
-            yield Sample(OLDEST, labels, (max(0.0, now - since / 1000),))
-        if state.next_delayed is not None:
-            yield Sample(NEXT_DELAYED, labels, (state.next_delayed,))
+    def _write(self, states: Mapping[str, QueueState], queues: Mapping[str, Queue], now: float) -> list[Block]:
+        active = {name: self._tail.last_activity(queue) for name, queue in queues.items()}
+        values: dict[Metric, Mapping[str, float]] = {
+            IS_PAUSED: {name: state.is_paused for name, state in states.items()},
+            WORKER_PRESENT: {name: state.worker_present for name, state in states.items()},
+            OLDEST: {
+                name: max(0.0, now - state.ready_since / 1000)
+                for name, state in states.items()
+                if state.ready_since is not None
+            },
+            NEXT_DELAYED: {
+                name: state.next_delayed for name, state in states.items() if state.next_delayed is not None
+            },
+            LAST_ACTIVITY: {name: at / 1000 for name, at in active.items() if at is not None},
+        }
         if self._workers is not None:
-            yield Sample(WORKERS, labels, (float(self._workers.get(queue, 0)),))
-        if tracker is not None and tracker.last_activity is not None:
-            yield Sample(LAST_ACTIVITY, labels, (tracker.last_activity / 1000,))
+            values[WORKERS] = {name: self._workers.get(queue, 0) for name, queue in queues.items()}
+        columns = zip(*[state.counts for state in states.values()], strict=True)
+        counts = [self._families[m].block(states, column, str) for m, column in zip(STATES, columns, strict=False)]
+        return counts + [self._families[metric].block(row, row.values()) for metric, row in values.items()]
 
-    def counts(self) -> Iterable[Sample]:
+    def counts(self) -> Iterable[Part]:
         """What is counted and committed."""
-        yield from self.tally.samples()
+        yield from self.tally.blocks()
         if self.checkpoint.kept:
             yield CHECKPOINT_LAG(self.checkpoint.lag(), exporter=self.checkpoint.name)
 
@@ -337,15 +353,6 @@ SUBJECT = Subject(
     name="queues",
     title="BullMQ queues",
     needs=("REDIS_URL",),
-    metrics=(
-        *STATES,
-        IS_PAUSED,
-        OLDEST,
-        NEXT_DELAYED,
-        WORKER_PRESENT,
-        WORKERS,
-        LAST_ACTIVITY,
-        *COUNTED,
-    ),
+    metrics=(*GAUGES, *COUNTED),
     collectors="exporters.queues:collectors",
 )

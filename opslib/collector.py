@@ -18,7 +18,8 @@ import structlog
 
 from opslib import sentry
 from opslib.errors import OpsError
-from opslib.spec import Gauge, Metric, Sample
+from opslib.exposition import Part
+from opslib.spec import Gauge, Metric
 
 log = structlog.get_logger()
 
@@ -73,7 +74,7 @@ class Collector(ABC):
     dropped: int = 0
 
     @abstractmethod
-    async def collect(self) -> Sequence[Sample]:
+    async def collect(self) -> Sequence[Part]:
         """Read the source: every gauge as it is now.
 
         Raises:
@@ -87,7 +88,7 @@ class Collector(ABC):
             OpsError: No.
         """
 
-    def counts(self) -> Iterable[Sample]:
+    def counts(self) -> Iterable[Part]:
         """What may be shown whatever the source's state: durable counts, ages of past readings."""
         return ()
 
@@ -111,7 +112,7 @@ class Watch:
 
     def __init__(self, collector: Collector) -> None:
         self.collector = collector
-        self._gauges: Sequence[Sample] = ()
+        self._gauges: Sequence[Part] = ()
         self._up = False
         self._duration: float | None = None
         self._last_success: float | None = None
@@ -151,7 +152,7 @@ class Watch:
             succeeded = await self._read_within(clock.deadline)
             await asyncio.sleep(clock.seconds if succeeded else min(clock.retry, clock.seconds))
 
-    async def samples(self) -> list[Sample]:
+    async def samples(self) -> list[Part]:
         """Its part of the page, within `SCRAPE_DEADLINE`."""
         if isinstance(self.collector.refresh, AtScrape):
             await self._read_within(SCRAPE_DEADLINE)
@@ -159,7 +160,7 @@ class Watch:
         else:
             up = await self._probe() and self._up
         name = self.collector.name
-        page: list[Sample] = []
+        page: list[Part] = []
         try:
             page += self.collector.counts()
         except Exception as exc:  # noqa: BLE001 - isolation: no collector may take the page down

@@ -6,16 +6,18 @@ scrape of a large shop has several thousand. Tests hold every page against the r
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
+from operator import add
 
 from opslib.spec import Counter, Histogram, LabelValues, Metric, Sample
 
 TEXT = "text/plain; version=0.0.4; charset=utf-8"
 OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 
+KEPT = 100  # beginnings of lines nobody asked for any more, before all are forgotten
 _ESCAPES = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
 _HELP_ESCAPES = str.maketrans({"\\": r"\\", "\n": r"\n"})
 
@@ -112,6 +114,37 @@ class Sheet:
         for metric in self._lines.keys() - self._blocks.keys():
             self._blocks[metric] = Block(metric, "\n".join(self._lines[metric].values()))
         return [self._blocks[metric] for metric in self._lines]
+
+
+class Family(dict[str, str]):
+    """One family of gauges with one label, written again and again: the part of each line that stays is kept.
+
+    Args:
+        metric: The family.
+    """
+
+    def __init__(self, metric: Metric) -> None:
+        super().__init__()
+        self._metric = metric
+
+    def __missing__(self, label: str) -> str:
+        self[label] = text = head(self._metric, (label,))
+        return text
+
+    def block(
+        self, labels: Collection[str], values: Iterable[float], text: Callable[[float], str] | None = None
+    ) -> Block:
+        """One line per label.
+
+        Args:
+            labels: Of the one label.
+            values: As many.
+            text: Writes a value; `str` will do for integers, and is faster.
+        """
+        if len(self) > 2 * len(labels) + KEPT:
+            self.clear()
+        heads = map(self.__getitem__, labels)
+        return Block(self._metric, "\n".join(map(add, heads, map(text or number, values))))
 
 
 def head(metric: Metric, labels: LabelValues) -> str:

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import structlog
+from redis.asyncio import RedisCluster
 from redis.exceptions import NoScriptError, ResponseError
 
 from opslib import redis
@@ -23,40 +25,38 @@ from opslib.errors import SourceError
 
 log = structlog.get_logger()
 
-BATCH = 20  # queues per script: 0.25 ms of the server; 200 would block it for up to 2.6 ms
+BATCH = 20  # queues per script: 0.3 ms of the server; 200 would block it for 3 ms
+JOBS = 100  # jobs per script
+FIXED = 11  # what stands in a row before the jobs
 DELAYED_SCALE = 4096  # a delayed job's score is its due time in ms times this, plus a number for the order
 
-# For each `<queue>:meta` a row: eight counts, paused, worker, score of the next delayed; then the jobs that may be the
-# oldest waiting with what tells since when: both ends of `wait` and `paused` (new jobs come in on the left, LIFO and
-# stalled ones on the right), the next prioritized job and the first of the lowest priority (which starves first).
+# For each `<queue>:meta` a row: eight counts, paused, worker, score of the next delayed; then the ids of the jobs that
+# may be the oldest waiting: both ends of `wait` and `paused` (new jobs come in on the left, LIFO and stalled ones on
+# the right), the next prioritized job and the first of the lowest priority (which starves first).
 # A queue whose meta is gone answers nil. One with a key of another type in the way answers its error as text, and
 # does not spoil the batch.
-SCRIPT = """
+QUEUE_SCRIPT = """
 local call = redis.call
 local function read(base)
-  if call('EXISTS', base .. 'meta') == 0 then return false end
+  local meta, wait, paused = base .. 'meta', base .. 'wait', base .. 'paused'
+  local delayed, prioritized = base .. 'delayed', base .. 'prioritized'
+  if call('EXISTS', meta) == 0 then return false end
+  local waiting, aside = call('LLEN', wait), call('LLEN', paused)
+  local later, ranked = call('ZCARD', delayed), call('ZCARD', prioritized)
   local row = {
-    call('LLEN', base .. 'wait'), call('LLEN', base .. 'active'), call('ZCARD', base .. 'completed'),
-    call('ZCARD', base .. 'failed'), call('ZCARD', base .. 'delayed'), call('LLEN', base .. 'paused'),
-    call('ZCARD', base .. 'prioritized'), call('ZCARD', base .. 'waiting-children'),
-    call('HEXISTS', base .. 'meta', 'paused'), call('EXISTS', base .. 'stalled-check'),
-    call('ZRANGE', base .. 'delayed', 0, 0, 'WITHSCORES')[2] or false,
+    waiting, call('LLEN', base .. 'active'), call('ZCARD', base .. 'completed'), call('ZCARD', base .. 'failed'),
+    later, aside, ranked, call('ZCARD', base .. 'waiting-children'),
+    call('HEXISTS', meta, 'paused'), call('EXISTS', base .. 'stalled-check'),
+    later > 0 and call('ZRANGE', delayed, 0, 0, 'WITHSCORES')[2],
   }
-  local ids = {}
-  for place, list in pairs({ [1] = 'wait', [6] = 'paused' }) do
-    if row[place] > 0 then ids[#ids + 1] = call('LINDEX', base .. list, -1) end
-    if row[place] > 1 then ids[#ids + 1] = call('LINDEX', base .. list, 0) end
-  end
-  if row[7] > 0 then
-    ids[#ids + 1] = call('ZRANGE', base .. 'prioritized', 0, 0)[1]
-  end
-  if row[7] > 1 then
-    local last = tonumber(call('ZRANGE', base .. 'prioritized', -1, -1, 'WITHSCORES')[2])
-    local lowest = string.format('%.0f', math.floor(last / 4294967296) * 4294967296)
-    ids[#ids + 1] = call('ZRANGEBYSCORE', base .. 'prioritized', lowest, '+inf', 'LIMIT', 0, 1)[1]
-  end
-  for _, id in ipairs(ids) do
-    row[#row + 1] = { id, unpack(call('HMGET', base .. id, JOB_FIELDS)) }
+  if waiting > 0 then row[#row + 1] = call('LINDEX', wait, -1) end
+  if waiting > 1 then row[#row + 1] = call('LINDEX', wait, 0) end
+  if aside > 0 then row[#row + 1] = call('LINDEX', paused, -1) end
+  if aside > 1 then row[#row + 1] = call('LINDEX', paused, 0) end
+  if ranked > 0 then row[#row + 1] = call('ZRANGE', prioritized, 0, 0)[1] end
+  if ranked > 1 then
+    local last = tonumber(call('ZRANGE', prioritized, -1, -1, 'WITHSCORES')[2])
+    row[#row + 1] = call('ZRANGEBYSCORE', prioritized, last - last % 4294967296, '+inf', 'LIMIT', 0, 1)[1]
   end
   return row
 end
@@ -66,8 +66,17 @@ for i, key in ipairs(KEYS) do
   rows[i] = ok and row or not ok and (type(row) == 'table' and row.err or tostring(row))
 end
 return rows
+"""
+
+# For each job's key its fields; nil for one that cannot be read.
+JOB_SCRIPT = """
+local rows = {}
+for i, key in ipairs(KEYS) do
+  local row = redis.pcall('HMGET', key, JOB_FIELDS)
+  rows[i] = not row.err and row
+end
+return rows
 """.replace("JOB_FIELDS", ", ".join(f"'{field}'" for field in JOB_FIELDS))
-SHA = hashlib.sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,36 +85,17 @@ class QueueState:
 
     Attributes:
         counts: Jobs waiting, active, completed, failed, delayed, paused, prioritized, waiting for children.
-        is_paused: Is the queue paused?
-        worker_present: Has a worker checked for stalled jobs within half a minute?
+        is_paused: 1 if the queue is paused, else 0.
+        worker_present: 1 if a worker has checked for stalled jobs within half a minute, else 0.
         next_delayed: When the next delayed job is due, Unix seconds; None if there is none.
-        oldest: The jobs that may be the oldest waiting: id, and since when at the earliest, Unix ms.
+        ready_since: Since when the oldest job has been waiting, Unix ms; None if nobody knows, or none waits.
     """
 
     counts: tuple[int, ...]
-    is_paused: bool
-    worker_present: bool
+    is_paused: int
+    worker_present: int
     next_delayed: float | None
-    oldest: tuple[tuple[bytes, int], ...]
-
-    @classmethod
-    def parse(cls, row: Sequence[Any]) -> QueueState:
-        """Read a row as the script gives it."""
-        counts, (paused, worker, score), jobs = row[:8], row[8:11], row[11:]
-        # Up to version 4 a marker `0:...` lay among the waiting; it is no job.
-        markers = sum(id_.startswith(b"0:") for id_, *_ in jobs)
-        oldest = []
-        for id_, *fields in jobs:
-            job = Job.parse(fields)
-            if job.due is not None:
-                oldest.append((id_, max(job.due, job.processed_on or 0)))
-        return cls(
-            counts=(counts[0] - markers, *counts[1:]),
-            is_paused=bool(paused),
-            worker_present=bool(worker),
-            next_delayed=None if score is None else float(score) // DELAYED_SCALE / 1000,
-            oldest=tuple(oldest),
-        )
+    ready_since: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,10 +116,14 @@ class StateReader:
 
     Args:
         client: A connection of its own.
+        ready_since: What the events say of jobs: since when each has been ready for a worker, Unix ms, if they say it.
+            Of the others the hash tells; of those put back in line by hand it does not.
     """
 
-    def __init__(self, client: redis.Client) -> None:
+    def __init__(self, client: redis.Client, ready_since: Callable[[Queue, Sequence[bytes]], list[int | None]]) -> None:
         self._client = client
+        self._ready_since = ready_since
+        self._known: dict[Queue, dict[bytes, int | None]] = {}
         self._scripts = True
         self._unreadable: set[Queue] = set()
 
@@ -140,49 +134,94 @@ class StateReader:
             SourceError: The server is away, or lets us read nothing.
         """
         try:
-            now, rows = await self._rows(queues)
+            now, answers = await self._rows(queues)
+            rows = {queue: row for queue, row in answers.items() if isinstance(row, list)}
+            since = await self._since({queue: row[FIXED:] for queue, row in rows.items() if len(row) > FIXED})
         except SourceError:
             self._scripts = True  # the server that comes back may be another one
             raise
-        states = {queue: QueueState.parse(row) for queue, row in rows.items() if isinstance(row, list)}
-        unreadable = {queue: row for queue, row in rows.items() if isinstance(row, bytes)}
+        unreadable = {queue: row for queue, row in answers.items() if isinstance(row, bytes)}
         for queue in unreadable.keys() - self._unreadable:
             log.warning("queue_unreadable", queue=queue.name, error=unreadable[queue].decode("utf-8", "replace"))
         self._unreadable = set(unreadable)
-        if unreadable and not states:
+        if unreadable and not rows:
             error = next(iter(unreadable.values())).decode("utf-8", "replace")
             raise SourceError(f"Redis lets us read no queue: {error}; its user needs {RIGHTS}")
-        return Reading(now, states)
+        return Reading(now, {queue: _state(row, since.get(queue)) for queue, row in rows.items()})
+
+    async def _since(self, waiting: Mapping[Queue, Sequence[bytes]]) -> dict[Queue, int | None]:
+        """Since when the oldest of these jobs has been ready. A job's hash is asked once."""
+        known: dict[Queue, dict[bytes, int | None]] = {}
+        unknown: list[tuple[Queue, bytes]] = []
+        for queue, jobs in waiting.items():
+            times = known[queue] = dict(zip(jobs, self._ready_since(queue, jobs), strict=True))
+            if None in times.values():
+                before = self._known.get(queue, {})
+                for job in [job for job, at in times.items() if at is None]:
+                    if job in before:
+                        times[job] = before[job]
+                    else:
+                        unknown.append((queue, job))
+        for (queue, name), fields in zip(unknown, await self._jobs(unknown), strict=True):
+            job_now = Job.parse(fields) if isinstance(fields, list) else None
+            if job_now is not None and job_now.due is not None:
+                known[queue][name] = max(job_now.due, job_now.processed_on or 0)
+        self._known = known
+        return {
+            queue: min([at for at in times.values() if at is not None], default=None) for queue, times in known.items()
+        }
 
     async def _rows(self, queues: Sequence[Queue]) -> tuple[float, dict[Queue, Any]]:
         """The server's time, and per queue a row, None if it is gone, or an error's text."""
-        groups = slots(self._client, queues)
-        batches = [group[i : i + BATCH] for group in groups for i in range(0, len(group), BATCH)]
         if self._scripts:
-            now, rows = await self._by_script(batches)
-            if rows is not None:
-                return now, rows
+            groups = slots(self._client, queues)
+            batches = [group[i : i + BATCH] for group in groups for i in range(0, len(group), BATCH)]
+            clock, answers = await self._by_script(
+                QUEUE_SCRIPT, [[queue.key(b"meta") for queue in batch] for batch in batches]
+            )
+            if answers is not None:
+                return _seconds(clock), dict(zip(chain.from_iterable(batches), answers, strict=True))
             self._scripts = False
             log.info("queue_scripts_refused", instead="plain commands")
         (clock,) = await ask(self._client, [(b"", ("TIME",))])
         return _seconds(clock), await queue_state_plain.read(self._client, queues)
 
-    async def _by_script(self, batches: Sequence[Sequence[Queue]]) -> tuple[float, dict[Queue, Any] | None]:
-        """All rows; None if this server or this user has no read-only scripts."""
-        keys = [[queue.key(b"meta") for queue in batch] for batch in batches]
-        commands: list[tuple[bytes, Command]] = [(k[0], ("EVALSHA_RO", SHA, len(k), *k)) for k in keys]
+    async def _jobs(self, jobs: Sequence[tuple[Queue, bytes]]) -> list[Any]:
+        """The fields of jobs; no list in the place of one that cannot be read."""
+        if not jobs:
+            return []
+        if self._scripts and not isinstance(self._client, RedisCluster):
+            keys = [queue.key(job) for queue, job in jobs]
+            _, answers = await self._by_script(JOB_SCRIPT, [keys[i : i + JOBS] for i in range(0, len(keys), JOBS)])
+            if answers is not None:
+                return answers
+        commands = [(queue.key(job), ("HMGET", queue.key(job), *JOB_FIELDS)) for queue, job in jobs]
+        return await ask(self._client, commands)
+
+    async def _by_script(self, script: str, batches: Sequence[Sequence[bytes]]) -> tuple[Any, list[Any] | None]:
+        """The server's clock, and an answer per key; None if this server or this user has no read-only scripts."""
+        sha = hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
+        commands: list[tuple[bytes, Command]] = [(keys[0], ("EVALSHA_RO", sha, len(keys), *keys)) for keys in batches]
         clock, *answers = await ask(self._client, [(b"", ("TIME",)), *commands])
         new = [i for i, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
         if new:
-            loaded = await ask(self._client, [(keys[i][0], ("EVAL_RO", SCRIPT, len(keys[i]), *keys[i])) for i in new])
+            loaded = await ask(
+                self._client, [(batches[i][0], ("EVAL_RO", script, len(batches[i]), *batches[i])) for i in new]
+            )
             for i, answer in zip(new, loaded, strict=True):
                 answers[i] = answer
         if any(isinstance(answer, ResponseError) for answer in answers):
-            return _seconds(clock), None
-        rows: dict[Queue, Any] = {}
-        for batch, answer in zip(batches, answers, strict=True):
-            rows.update(zip(batch, answer, strict=True))
-        return _seconds(clock), rows
+            return clock, None
+        return clock, list(chain.from_iterable(answers))
+
+
+def _state(row: Sequence[Any], since: int | None) -> QueueState:
+    """Read a row as the script gives it."""
+    waiting, *others = row[:8]
+    # Up to version 4 a marker `0:...` lay among the waiting; it is no job.
+    markers = sum([id_.startswith(b"0:") for id_ in row[FIXED:]])
+    next_delayed = None if row[10] is None else float(row[10]) // DELAYED_SCALE / 1000
+    return QueueState((waiting - markers, *others), row[8], row[9], next_delayed, since)
 
 
 def _seconds(clock: Any) -> float:

@@ -8,7 +8,7 @@ from typing import Any
 from redis.exceptions import ResponseError
 
 from opslib import redis
-from opslib.areas.queues import JOB_FIELDS, Command, Queue, ask
+from opslib.areas.queues import Command, Queue, ask
 
 PRIORITY_SCALE = 2**32  # a prioritized job's score is its priority times this, plus a counter
 
@@ -38,7 +38,6 @@ async def read(client: redis.Client, queues: Sequence[Queue]) -> dict[Queue, Any
     """
     answers = await ask(client, [_on(queue, *command) for queue in queues for command in LOOK])
     rows: dict[Queue, Any] = {}
-    jobs: list[tuple[Queue, bytes]] = []
     starving: list[tuple[Queue, int]] = []
     for i, queue in enumerate(queues):
         look = answers[i * len(LOOK) : (i + 1) * len(LOOK)]
@@ -49,17 +48,13 @@ async def read(client: redis.Client, queues: Sequence[Queue]) -> dict[Queue, Any
         elif not exists:
             rows[queue] = None
         else:
-            rows[queue] = [*counts, delayed[1] if delayed else None]
-            jobs += [(queue, id_) for id_ in dict.fromkeys((*ends, *first[:1])) if id_ is not None]
+            jobs = [job for job in dict.fromkeys((*ends, *first[:1])) if job is not None]
+            rows[queue] = [*counts, delayed[1] if delayed else None, *jobs]
             if first != last:
                 starving.append((queue, int(float(last[1]) // PRIORITY_SCALE) * PRIORITY_SCALE))
     lowest = [_on(queue, "ZRANGEBYSCORE", b"prioritized", score, "+inf", "LIMIT", 0, 1) for queue, score in starving]
     for (queue, _), ids in zip(starving, await ask(client, lowest), strict=True):
-        jobs += [(queue, id_) for id_ in ids]
-    hashes = await ask(client, [_on(queue, "HMGET", id_, *JOB_FIELDS) for queue, id_ in jobs])
-    for (queue, id_), fields in zip(jobs, hashes, strict=True):
-        if isinstance(fields, list):
-            rows[queue].append([id_, *fields])
+        rows[queue] += ids
     return rows
 
 

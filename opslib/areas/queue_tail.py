@@ -130,10 +130,10 @@ class Tail:
         self._count = LEAST
         self._reviewed = 0.0
 
-    def ready_since(self, queue: Queue, job: bytes) -> int | None:
-        """Since when a job has been ready for its next attempt, Unix ms, if the events say so."""
+    def ready_since(self, queue: Queue, jobs: Sequence[bytes]) -> list[int | None]:
+        """Since when each job has been ready for its next attempt, Unix ms, if the events say so."""
         followed = self._followed.get(queue)
-        return followed.tracker.ready_since(job) if followed else None
+        return [followed.tracker.ready_since(job) if followed else None for job in jobs]
 
     def last_activity(self, queue: Queue) -> int | None:
         """When an attempt last began or ended, Unix ms, if the events say so."""

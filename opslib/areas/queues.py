@@ -50,6 +50,9 @@ class Queue:
     prefix: bytes
     raw: bytes
 
+    def __hash__(self) -> int:
+        return hash(self.raw)  # asked for thousands of times at each scrape; bytes remember theirs
+
     @property
     def name(self) -> str:
         r"""The name as text; bytes that are no UTF-8 show as `\xNN`."""
@@ -173,8 +176,10 @@ def away(exc: BaseException) -> SourceError:
 
 def slots(client: redis.Client, queues: Iterable[Queue]) -> list[list[Queue]]:
     """Group queues so that one command may name keys of a whole group: by slot in a cluster, else all together."""
+    if isinstance(client, Redis):
+        together = list(queues)
+        return [together] if together else []
     groups: dict[int, list[Queue]] = {}
     for queue in queues:
-        slot = client.keyslot(queue.key(b"meta")) if isinstance(client, RedisCluster) else 0
-        groups.setdefault(slot, []).append(queue)
+        groups.setdefault(client.keyslot(queue.key(b"meta")), []).append(queue)
     return list(groups.values())
