@@ -72,6 +72,7 @@ class Ledger:
         self._settle = settle
         self._known: dict[str, str] = {}
         self._purged = 0.0
+        self._began: tuple[float, datetime] | None = None  # our own clock and the server's, at the first refresh
 
     async def open(self) -> None:
         """Make both databases ready to be asked."""
@@ -114,9 +115,22 @@ class Ledger:
                 row["outcome"] = self.family.classify(row)
         await self._advance([row for row in rows if known.get(row["id"]) != row["outcome"]])
         if time.monotonic() - self._purged > PURGE_SECONDS:
-            await self.ops.rows("SELECT ops.ledger_purge(%s, %s)", (self.family.name, now - self._horizon))
+            await self.ops.rows(
+                "SELECT ops.ledger_purge(%s, %s)", (self.family.name, self._steady(now) - self._horizon)
+            )
             self._purged = time.monotonic()
         self._known = {row["id"]: row["outcome"] for row in rows}
+
+    def _steady(self, now: datetime) -> datetime:
+        """The server's time, but no further ahead than our own clock went since the first refresh.
+
+        The mark never goes back. Were it to follow a server's clock that is set an hour ahead, then right again, it
+        would pass over every row of that hour.
+        """
+        if self._began is None:
+            self._began = (time.monotonic(), now)
+        began, then = self._began
+        return min(now, then + timedelta(seconds=time.monotonic() - began))
 
     async def _mark(self, now: datetime) -> Row:
         # The position travels as text: Python has no -infinity among its times.

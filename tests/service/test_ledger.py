@@ -10,7 +10,6 @@ from typing import Any
 
 import psycopg
 import pytest
-from psycopg.types.json import Jsonb
 
 from opslib.areas import ledger as module
 from opslib.areas.ledger import Family, Ledger
@@ -18,44 +17,10 @@ from opslib.areas.queries import NAMED
 from opslib.contract import contract
 from opslib.errors import SourceError
 from opslib.postgres import Database
+from tests.service.ledger_kit import ROWS, WEBHOOK, counted, decide, insert
 
-WEBHOOK = Family("webhook", since="webhook_since", history="webhook_history", slice="webhook_slice")
 BOUNCE = Family("bounce", since="bounce_since", history="bounce_history")
 UNDERPAID = Family("underpaid", since="underpaid_since", history="underpaid_history", horizon=timedelta(days=7))
-
-INSERT = """INSERT INTO webhook_logs
-            ("externalId", "webhookType", payload, "signatureValid", processed, result, "createdAt")
-            VALUES (gen_random_uuid(), %(type)s, '{}', %(valid)s, %(done)s, %(result)s, now() - %(age)s::interval)
-            RETURNING id"""
-ROWS = {
-    "ok": {"type": "nowpayments_ipn", "valid": True, "done": True, "result": {"success": True}},
-    "invalid": {
-        "type": "nowpayments_ipn",
-        "valid": False,
-        "done": False,
-        "result": {"success": False, "error": "Invalid webhook signature"},
-    },
-    "error": {"type": "nowpayments_ipn", "valid": True, "done": False, "result": {"error": "Order not found"}},
-    "undecided": {
-        "type": "nowpayments_ipn",
-        "valid": False,
-        "done": False,
-        "result": {"success": False, "message": "Processing"},
-    },
-    "kinguin": {"type": "kinguin_order_status", "valid": True, "done": False, "result": None},
-    "stranger": {"type": "stripe_event", "valid": True, "done": True, "result": None},
-}
-
-
-async def insert(connection: psycopg.AsyncConnection[Any], kind: str, age: float = 0) -> str:
-    """A webhook row of that kind, `age` seconds old."""
-    row = ROWS[kind]
-    cursor = await connection.execute(
-        INSERT, {**row, "result": None if row["result"] is None else Jsonb(row["result"]), "age": f"{age} seconds"}
-    )
-    found = await cursor.fetchone()
-    assert found
-    return str(found[0])
 
 
 @pytest.fixture
@@ -79,11 +44,6 @@ async def make(database: str) -> AsyncIterator[Callable[..., Ledger]]:
     yield new
     await reader.close()
     await writer.close()
-
-
-async def counted(ledger: Ledger) -> dict[str, int]:
-    """What is shown, by subject and outcome."""
-    return {f"{row['subject']}/{row['outcome']}": row["events"] for row in await ledger.totals()}
 
 
 async def test_each_kind_once_and_the_undecided_only_when_settled(
@@ -116,10 +76,7 @@ async def test_a_row_decided_after_it_was_counted_is_reclassified_once(
     row = await insert(app, "undecided", age=5)
     ledger = make()
     await ledger.refresh()
-    await app.execute(
-        'UPDATE webhook_logs SET "signatureValid" = true, processed = true, result = %s WHERE id = %s',
-        (Jsonb({"success": True}), row),
-    )
+    await decide(app, row)
     for again in (ledger, ledger, make()):
         await again.refresh()
         assert await counted(again) == {"nowpayments/duplicate": 1}
