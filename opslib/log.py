@@ -20,7 +20,13 @@ from opslib.settings import Settings
 Event = MutableMapping[str, Any]
 
 _OFF = logging.CRITICAL + 1
-_LOUD = {"aiohttp.access": _OFF, "httpx": logging.WARNING, "httpcore": logging.WARNING}
+_LOUD = {
+    "aiohttp.access": _OFF,
+    "httpx": logging.WARNING,
+    "httpcore": logging.WARNING,
+    # A warning for each attempt while Postgres is away, once a second; the collector says it once.
+    "psycopg.pool": logging.ERROR,
+}
 
 
 def configure(settings: Settings) -> None:

@@ -98,6 +98,7 @@ def test_libraries_from_warning_up(capsys: pytest.CaptureFixture[str]) -> None:
     logging.getLogger("redis").info("chatter")
     logging.getLogger("httpx").info("GET /secret")
     logging.getLogger("aiohttp.access").critical("GET /metrics")
+    logging.getLogger("psycopg.pool").warning("error connecting in 'pool-1'")
     log._Bridge().emit(logging.makeLogRecord({"msg": "bad %s %s", "args": ("format",), "levelno": logging.ERROR}))
     assert [line["message"] for line in lines(capsys)] == ["gone", "bad %s %s"]
 
