@@ -90,7 +90,7 @@ def _postgres(secret: SecretStr) -> SecretStr:
     try:
         conninfo_to_dict(text)
     except psycopg.ProgrammingError:
-        raise ValueError("libpq cannot read it: postgresql://user:password@host/database or host=… dbname=…") from None
+        raise ValueError("libpq cannot read it: write postgresql://host:5432/database or host=… dbname=…") from None
     return secret
 
 
