@@ -48,6 +48,7 @@ EXACT = frozenset(
         "ops_contract_missing_indexes",
         "ops_contract_ok",
         "ops_dropped_series_total",
+        "ops_ledger_missed_total",
     }
 )
 """Compared number by number. What is expected must be there; what is there and not zero must be expected."""

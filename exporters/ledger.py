@@ -37,7 +37,12 @@ PAID_TO_FULFILLED = Histogram(
     "From the notification that a payment finished to the last key delivered.",
     buckets=(1, 5, 15, 30, 60, 120, 300, 600, 1800, 3600),
 )
-METRICS = (IPN, WEBHOOK, RECLASSIFIED, UNDERPAID, EMAIL_FAIL, BOUNCE, PAID_TO_FULFILLED)
+MISSED = Counter(
+    "ops_ledger_missed_total",
+    "Rows only the nightly recount found; should it grow, raise OPS_LEDGER_HORIZON_SECONDS.",
+    ("family",),
+)
+METRICS = (IPN, WEBHOOK, RECLASSIFIED, UNDERPAID, EMAIL_FAIL, BOUNCE, PAID_TO_FULFILLED, MISSED)
 
 OUTCOMES = ("ok", "duplicate", "invalid", "error")
 BOUNCES = ("hard", "soft", "complaint")
@@ -65,7 +70,7 @@ class LedgerCollector(Collector):
         """Count what is new, then read the totals that are committed. It has no gauges."""
         await self.ledger.refresh()
         if self.ledger.complete:
-            self._counts = await self.show()
+            self._counts = [*await self.show(), MISSED(self.ledger.missed, family=self.ledger.family.name)]
         return ()
 
     async def show(self) -> Sequence[Sample]:

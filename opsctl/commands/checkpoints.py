@@ -72,13 +72,18 @@ def _exporters(rows: Rows) -> Table:
 
 
 def _families(rows: Rows) -> Table:
-    table = Table("Family", "Low water (UTC)", "Back-fill", "Seen", "Counted", "Reclassified", box=None, pad_edge=False)
+    table = Table(
+        *("Family", "Low water (UTC)", "Read from (UTC)", "Back-fill", "Seen", "Counted", "Reclassified", "Missed"),
+        box=None,
+        pad_edge=False,
+    )
     for row in rows:
         table.add_row(
             row["family"],
             _time(row["low_water"]),
+            _time(row["read_from"]),
             _backfill(row),
-            *(str(row[n]) for n in ("seen", "events", "reclassified")),
+            *(str(row[n]) for n in ("seen", "events", "reclassified", "missed")),
         )
     return table
 

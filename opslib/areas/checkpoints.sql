@@ -17,7 +17,7 @@ ORDER BY c.exporter;
 -- database: ops
 -- Every family of the ledger: from when on rows are remembered one by one, where the back-fill of the older ones stands
 -- (NULL before its first slice), how many rows are remembered, and what was counted in all.
-SELECT m.family, m.low_water, nullif(m.backfill_from, '-infinity') AS backfill_from, m.backfilled_at,
+SELECT m.family, m.low_water, m.read_from, m.missed, nullif(m.backfill_from, '-infinity') AS backfill_from, m.backfilled_at,
        (SELECT count(*) FROM ops.ledger_seen s WHERE s.family = m.family) AS seen,
        (SELECT coalesce(sum(t.events), 0)::bigint FROM ops.ledger_totals t WHERE t.family = m.family) AS events,
        (SELECT coalesce(sum(r.events), 0)::bigint FROM ops.ledger_reclassified r

@@ -2,8 +2,10 @@
 
 The rule (docs/decisions/0002): each refresh reads the rows newer than a low-water mark whose outcome is settled, and
 adds those not *seen* before, in one transaction with the totals. The mark trails the clock by a horizon longer than any
-transaction or late change; rows below it are never read again, so what was seen of them can be forgotten. A row whose
-outcome changes after it was counted is a count of its own, never a subtraction.
+transaction or late change. A row whose outcome changes after it was counted is a count of its own, never a subtraction.
+
+Once a night the day before is read again, in case a row came later than the horizon after all; then what was seen of
+that day is forgotten, and no row of it is ever read again.
 
 History, the rows older than the horizon at the very first start, is added in slices, each committed with its position.
 """
@@ -13,7 +15,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import structlog
@@ -26,9 +28,12 @@ log = structlog.get_logger()
 Row = dict[str, Any]
 
 SLICE = 50_000  # rows of history per statement: some 50 ms, so that nothing of the application ever waits
-BACKFILL_SECONDS = 3.0  # of back-fill per refresh; the rest waits for the next, the database breathes in between
+BACKFILL_SECONDS = 3.0  # of such work per refresh; the rest waits for the next, the database breathes in between
 BATCH = 1_000  # rows handed to the ledger per statement
-PURGE_SECONDS = 30.0
+PASS_SECONDS = 30.0
+SPAN = timedelta(hours=6)  # read at once after a long absence: a statement of seconds at most
+RECOUNT_SPAN = timedelta(hours=1)
+NIGHT = timedelta(hours=3)  # after midnight UTC, when the day before is read again
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,17 +66,22 @@ class Ledger:
         ops: The database of our own tables.
         horizon: For families without their own.
         settle: An undecided row counts once it is this old.
+
+    Attributes:
+        complete: The back-fill has ended.
+        missed: Rows that only a recount found.
     """
 
     def __init__(self, family: Family, app: Database, ops: Database, *, horizon: timedelta, settle: timedelta) -> None:
         self.family = family
         self.complete = False
+        self.missed = 0
         self.ops = ops
         self._app = app
         self._horizon = family.horizon or horizon
         self._settle = settle
         self._known: dict[str, str] = {}
-        self._purged = 0.0
+        self._passed = 0.0
         self._began: tuple[float, datetime] | None = None  # our own clock and the server's, at the first refresh
 
     async def open(self) -> None:
@@ -105,21 +115,55 @@ class Ledger:
         if mark["backfilled_at"] is None and not await self._backfill(mark):
             return
         self.complete = True
+        horizon = self._steady(now) - self._horizon
+        since = await self._catch_up(mark["read_from"], horizon)
+        if since + SPAN < horizon:
+            return
+        rows = await self._read(since, "infinity")
+        await self._advance([row for row in rows if known.get(row["id"]) != row["outcome"]])
+        if time.monotonic() - self._passed > PASS_SECONDS:
+            await self._pass(horizon)
+            self._passed = time.monotonic()
+        await self._recount(mark, now)
+        self._known = {row["id"]: row["outcome"] for row in rows}
+
+    async def _read(self, since: datetime, until: datetime | str) -> list[Row]:
         rows = await self._app.rows(
-            NAMED[self.family.since].sql,
-            {"since": mark["low_water"], "settle": self._settle, "until": now},
-            binary=True,
+            NAMED[self.family.since].sql, {"since": since, "settle": self._settle, "until": until}, binary=True
         )
         for row in rows:
             if self.family.classify is not None:
                 row["outcome"] = self.family.classify(row)
-        await self._advance([row for row in rows if known.get(row["id"]) != row["outcome"]])
-        if time.monotonic() - self._purged > PURGE_SECONDS:
-            await self.ops.rows(
-                "SELECT ops.ledger_purge(%s, %s)", (self.family.name, self._steady(now) - self._horizon)
-            )
-            self._purged = time.monotonic()
-        self._known = {row["id"]: row["outcome"] for row in rows}
+        return rows
+
+    async def _pass(self, read: datetime) -> None:
+        await self.ops.rows("SELECT ops.ledger_pass(%s, %s)", (self.family.name, read))
+
+    async def _catch_up(self, since: datetime, until: datetime) -> datetime:
+        """After a long absence, read for a while what came meanwhile, piece by piece; where the rest begins."""
+        started = time.monotonic()
+        while since + SPAN < until and time.monotonic() - started < BACKFILL_SECONDS:
+            await self._advance(await self._read(since, since + SPAN))
+            since += SPAN
+            await self._pass(since)
+        return since
+
+    async def _recount(self, mark: Row, now: datetime) -> None:
+        """Once a night read the day before again, for a while per refresh, and forget it hour by hour.
+
+        Exactly once by the same rule as ever: what was seen of an hour is remembered until it was read again, and below
+        the mark that is left behind nothing is ever read or counted.
+        """
+        end = min(self._steady(now) - NIGHT, mark["read_from"]).astimezone(UTC)
+        end = end.replace(hour=0, minute=0, second=0, microsecond=0)
+        position, started = mark["low_water"], time.monotonic()
+        while position < end and time.monotonic() - started < BACKFILL_SECONDS:
+            until = min(position + RECOUNT_SPAN, end)
+            await self._advance(await self._read(position, until), into="ledger_recount")
+            await self.ops.rows("SELECT ops.ledger_purge(%s, %s)", (self.family.name, until))
+            position = until
+            if position == end:
+                log.info("ledger_recounted", family=self.family.name, until=end.isoformat())
 
     def _steady(self, now: datetime) -> datetime:
         """The server's time, but no further ahead than our own clock went since the first refresh.
@@ -135,16 +179,17 @@ class Ledger:
     async def _mark(self, now: datetime) -> Row:
         # The position travels as text: Python has no -infinity among its times.
         found = await self.ops.rows(
-            "SELECT low_water, backfill_from::text, backfilled_at FROM ops.ledger_start(%s, %s)",
+            "SELECT low_water, read_from, missed, backfill_from::text, backfilled_at FROM ops.ledger_start(%s, %s)",
             (self.family.name, now - self._horizon),
         )
+        self.missed = found[0]["missed"]
         return found[0]
 
-    async def _advance(self, rows: Sequence[Row]) -> None:
+    async def _advance(self, rows: Sequence[Row], into: str = "ledger_advance") -> None:
         for batch in _batches(rows):
             await self.ops.rows(
                 # %b: a thousand rows are packed in a third of the time that text takes.
-                "SELECT ops.ledger_advance(%s, %b::text[], %b::text[], %b::text[], %b::timestamptz[], %b::float8[])",
+                f"SELECT ops.{into}(%s, %b::text[], %b::text[], %b::text[], %b::timestamptz[], %b::float8[])",
                 (self.family.name, *_columns(batch, "id", "subject", "outcome", "created", "amount")),
             )
 

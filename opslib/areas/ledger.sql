@@ -5,7 +5,7 @@ SELECT clock_timestamp() AS now;
 
 -- name: webhook_since
 -- database: app
--- Webhook events from a moment on whose outcome is settled. The event types are found by hopping along the index that
+-- Webhook events of a span (its end may be infinity) whose outcome is settled. The event types are found by hopping along the index that
 -- leads with them, so that a type nobody told us about is counted too, and the index serves the time range. They go in as
 -- an array: a join with them costs a fifth more.
 WITH RECURSIVE types AS (
@@ -19,6 +19,7 @@ SELECT e.id::text AS id, e.provider AS subject, e.outcome, e.occurred_at AS crea
 FROM ops_view.webhook_events e
 WHERE e.event_type = ANY (ARRAY(SELECT event_type FROM types)) AND e.processed IN (true, false)
   AND e.created_at_utc >= %(since)s::timestamptz AT TIME ZONE 'UTC'
+  AND e.created_at_utc < %(until)s::timestamptz AT TIME ZONE 'UTC'
   AND (e.final OR e.created_at_utc < (now() - %(settle)s::interval) AT TIME ZONE 'UTC');
 
 -- name: webhook_slice
@@ -65,10 +66,12 @@ GROUP BY e.provider, e.outcome;
 
 -- name: underpaid_since
 -- database: app
--- Underpaid orders created from a moment on.
+-- Underpaid orders created in a span.
 SELECT id::text AS id, '' AS subject, 'underpaid' AS outcome, created_at AS created, 0::float8 AS amount
 FROM ops_view.orders
-WHERE status = 'underpaid' AND created_at_utc >= %(since)s::timestamptz AT TIME ZONE 'UTC';
+WHERE status = 'underpaid'
+  AND created_at_utc >= %(since)s::timestamptz AT TIME ZONE 'UTC'
+  AND created_at_utc < %(until)s::timestamptz AT TIME ZONE 'UTC';
 
 -- name: underpaid_history
 -- database: app
@@ -81,7 +84,7 @@ WHERE status = 'underpaid'
 
 -- name: bounce_since
 -- database: app
--- E-mail bounces recorded from a moment on, by type; the types are found by hopping along their index.
+-- E-mail bounces recorded in a span, by type; the types are found by hopping along their index.
 WITH RECURSIVE types AS (
     (SELECT type_native FROM ops_view.email_events ORDER BY type_native LIMIT 1)
     UNION ALL
@@ -94,7 +97,9 @@ SELECT e.id::text AS id, '' AS subject, e.type AS outcome, e.created_at_utc AT T
 FROM types t
 CROSS JOIN LATERAL (
     SELECT * FROM ops_view.email_events b
-    WHERE b.type_native = t.type_native AND b.created_at_utc >= %(since)s::timestamptz AT TIME ZONE 'UTC'
+    WHERE b.type_native = t.type_native
+      AND b.created_at_utc >= %(since)s::timestamptz AT TIME ZONE 'UTC'
+      AND b.created_at_utc < %(until)s::timestamptz AT TIME ZONE 'UTC'
 ) e;
 
 -- name: bounce_history
@@ -119,7 +124,7 @@ GROUP BY e.type;
 
 -- name: fulfilment_since
 -- database: app
--- Orders whose keys were delivered from a moment on, with the seconds since their payment was reported finished.
+-- Orders whose keys were delivered in a span, with the seconds since their payment was reported finished.
 -- Walks from the new keys to their orders: the item table has no index on its order. Amount is NULL where no IPN said
 -- so (a payment found by polling, the legacy route).
 SELECT d.order_id::text AS id, '' AS subject, 'fulfilled' AS outcome, max(d.created_at) AS created,
@@ -133,6 +138,7 @@ LEFT JOIN LATERAL (
     WHERE e.order_id = d.order_id AND e.outcome = 'ok' AND e.payment_status = 'finished'
 ) paid ON true
 WHERE d.created_at_utc >= %(since)s::timestamptz AT TIME ZONE 'UTC'
+  AND d.created_at_utc < %(until)s::timestamptz AT TIME ZONE 'UTC'
 GROUP BY d.order_id, paid.at;
 
 -- name: ledger_totals

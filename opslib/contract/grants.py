@@ -38,6 +38,8 @@ FUNCTIONS: Mapping[str, frozenset[str]] = MappingProxyType(
                 "ops.ledger_start",
                 "ops.ledger_backfill",
                 "ops.ledger_advance",
+                "ops.ledger_pass",
+                "ops.ledger_recount",
                 "ops.ledger_purge",
                 "ops.balance_snapshot",
                 "ops_view.mask_email",

@@ -158,7 +158,7 @@ async def test_retention_while_history_is_added(
 ) -> None:
     """Rows deleted between two slices, after they were counted, stay counted; the rest is neither lost nor doubled."""
     monkeypatch.setattr(module, "SLICE", 10)
-    monkeypatch.setattr(module, "BACKFILL_SECONDS", 0.0001)  # a slice each
+    monkeypatch.setattr(module, "BACKFILL_SECONDS", 0.001)  # a slice each
     for age in range(100):
         await insert(app, "ok", age=100 + age)
     async with ledger(database, horizon=60) as made:
@@ -181,7 +181,7 @@ async def test_rows_dated_ahead_and_behind(database: str, app: psycopg.AsyncConn
         for age in (-3600, 0, 600, -3600, 0):
             await insert(app, "ok", age=age)
             await made.refresh()
-        made._purged = -1e9
+        made._passed = -1e9
         await made.refresh()
         async with ledger(database) as again:
             for one in (made, again):
@@ -201,10 +201,10 @@ async def test_the_servers_clock_set_ahead_and_right_again(
         with monkeypatch.context() as jump:
             jump.setattr(module, "NAMED", ahead)
             await insert(app, "ok", age=-3600)
-            made._purged = -1e9  # as if half a minute had passed
+            made._passed = -1e9  # as if half a minute had passed
             await made.refresh()
         await insert(app, "ok")
-        made._purged = -1e9
+        made._passed = -1e9
         await made.refresh()
         assert await counted(made) == {"nowpayments/ok": 3}
 
@@ -310,7 +310,7 @@ async def test_not_ready_before_history_is_in(
 ) -> None:
     """`/readyz` waits for the back-fill, and no total shows before its end."""
     monkeypatch.setattr(module, "SLICE", 10)
-    monkeypatch.setattr(module, "BACKFILL_SECONDS", 0.0001)
+    monkeypatch.setattr(module, "BACKFILL_SECONDS", 0.001)
     for age in range(50):
         await insert(app, "ok", age=100 + age)
     async with ledger(database, horizon=60) as made:
