@@ -40,7 +40,8 @@ def assert_exact(page: Page, truth: dict[str, Any]) -> None:
     assert page.total("bitloot_queue_events_lost_total") == page.total("bitloot_queue_event_gaps_total") == 0
     assert page.total("bitloot_job_duration_seconds_count") == truth["ended"]
     mean = page.total("bitloot_job_duration_seconds_sum") / truth["ended"]
-    assert mean == pytest.approx(truth["seconds"] / truth["ended"], abs=0.0002)
+    # On an idle machine within 0.2 ms; where tests compete for it, Redis notes an event a little after the worker did.
+    assert mean == pytest.approx(truth["seconds"] / truth["ended"], abs=0.001)
     assert SECRET not in page.text
 
 
