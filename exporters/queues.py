@@ -280,7 +280,7 @@ class Queues(Collector):
         if self._workers is not None:
             values[WORKERS] = {name: self._workers.get(queue, 0) for name, queue in queues.items()}
         columns = zip(*[state.counts for state in states.values()], strict=True)
-        counts = [self._families[m].block(states, column, str) for m, column in zip(STATES, columns, strict=False)]
+        counts = [self._families[metric].block(states, column) for metric, column in zip(STATES, columns, strict=False)]
         return counts + [self._families[metric].block(row, row.values()) for metric, row in values.items()]
 
     def counts(self) -> Iterable[Part]:

@@ -6,7 +6,7 @@ scrape of a large shop has several thousand. Tests hold every page against the r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
@@ -17,7 +17,6 @@ from opslib.spec import Counter, Histogram, LabelValues, Metric, Sample
 TEXT = "text/plain; version=0.0.4; charset=utf-8"
 OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 
-KEPT = 100  # beginnings of lines nobody asked for any more, before all are forgotten
 _ESCAPES = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
 _HELP_ESCAPES = str.maketrans({"\\": r"\\", "\n": r"\n"})
 
@@ -116,35 +115,29 @@ class Sheet:
         return [self._blocks[metric] for metric in self._lines]
 
 
-class Family(dict[str, str]):
-    """One family of gauges with one label, written again and again: the part of each line that stays is kept.
+class Family:
+    """One family of gauges with one label, written again and again: what stays is kept.
 
     Args:
         metric: The family.
     """
 
     def __init__(self, metric: Metric) -> None:
-        super().__init__()
         self._metric = metric
+        self._labels: list[str] = []
+        self._values: list[float] = []
+        self._heads: list[str] = []
+        self._block = Block(metric, "")
 
-    def __missing__(self, label: str) -> str:
-        self[label] = text = head(self._metric, (label,))
-        return text
-
-    def block(
-        self, labels: Collection[str], values: Iterable[float], text: Callable[[float], str] | None = None
-    ) -> Block:
-        """One line per label.
-
-        Args:
-            labels: Of the one label.
-            values: As many.
-            text: Writes a value; `str` will do for integers, and is faster.
-        """
-        if len(self) > 2 * len(labels) + KEPT:
-            self.clear()
-        heads = map(self.__getitem__, labels)
-        return Block(self._metric, "\n".join(map(add, heads, map(text or number, values))))
+    def block(self, labels: Iterable[str], values: Iterable[float]) -> Block:
+        """One line per label, with as many values."""
+        now, numbers = list(labels), list(values)
+        if now != self._labels:
+            self._labels, self._values, self._heads = now, [], [head(self._metric, (label,)) for label in now]
+        if numbers != self._values or not numbers:
+            self._values = numbers
+            self._block = Block(self._metric, "\n".join(map(add, self._heads, map(number, numbers))))
+        return self._block
 
 
 def head(metric: Metric, labels: LabelValues) -> str:
@@ -186,6 +179,8 @@ _SAFE_INTEGER = 2.0**53
 
 def number(value: float) -> str:
     """A value as text."""
+    if type(value) is int:
+        return str(value)
     if -_SAFE_INTEGER < value < _SAFE_INTEGER and value == (whole := int(value)):
         return str(whole)
     return {"inf": "+Inf", "-inf": "-Inf", "nan": "NaN"}.get(text := repr(value), text)

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 import structlog
 from redis.asyncio import RedisCluster
@@ -79,8 +79,7 @@ return rows
 """.replace("JOB_FIELDS", ", ".join(f"'{field}'" for field in JOB_FIELDS))
 
 
-@dataclass(frozen=True, slots=True)
-class QueueState:
+class QueueState(NamedTuple):
     """One queue at one moment.
 
     Attributes:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from opslib.exposition import Block, Page, Sheet
+from opslib.exposition import Block, Family, Page, Sheet
 from opslib.spec import Counter, Gauge, Histogram, Sample
 
 WAITING = Gauge("test_waiting", 'Jobs waiting; a "help" with \\ and\nnewline.', ("queue",))
@@ -102,3 +102,15 @@ def test_a_block_without_lines_leaves_no_family_behind() -> None:
     page = Page()
     page.add([Block(WAITING, "")])
     assert page.render() == ""
+
+
+@given(st.lists(st.dictionaries(HOSTILE, st.integers(0, 3) | st.floats(allow_nan=False), max_size=4), max_size=6))
+def test_a_family_written_again_reads_as_written_for_the_first_time(rows: list[dict[str, float]]) -> None:
+    """Whatever came before: the same labels, other labels, the same values, none."""
+    family = Family(WAITING)
+    for row in rows:
+        page = Page()
+        page.add([family.block(row, row.values())])
+        assert page.render() == rendered(
+            *(WAITING(value, queue=name) for name, value in row.items()), openmetrics=False
+        )
