@@ -10,13 +10,15 @@ from collections.abc import Callable, Iterable
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench import cli, exposition, queue_scrapes
+from tests.bench import cli, exposition, queue_events, queue_scrapes, sql
 from tests.bench.line import Line
 
 PARTS: dict[str, Callable[[], Iterable[Line]]] = {
     "cli": cli.run,
     "exposition": exposition.run,
     "queue-scrapes": queue_scrapes.run,
+    "queue-events": queue_events.run,
+    "sql": sql.run,
 }
 
 

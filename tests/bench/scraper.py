@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import statistics
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from tests.bench.process import cpu_ms
@@ -55,7 +56,7 @@ class Scraper:
         """Hang up."""
         self._http.close()
 
-    def measure(self, pid: int, *, seconds: float, most: int, pause: float = 0.0) -> Scrapes:
+    def measure(self, pid: int, *, seconds: float, most: int, before_each: Callable[[], None] | None = None) -> Scrapes:
         """Scrape for `seconds`, `most` times at most, three times at least."""
         times: list[float] = []
         self.page()
@@ -63,11 +64,11 @@ class Scraper:
         ends = time.perf_counter() + seconds
         before = cpu_ms(pid)
         while len(times) < 3 or (len(times) < most and time.perf_counter() < ends):
+            if before_each:
+                before_each()
             started = time.perf_counter()
             body = self.page()
             times.append((time.perf_counter() - started) * 1000)
-            if pause:
-                time.sleep(pause)
         cpu = (cpu_ms(pid) - before) / len(times)
         times.sort()
         return Scrapes(statistics.median(times), times[int(len(times) * 0.95)], cpu, len(body))
