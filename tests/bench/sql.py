@@ -71,7 +71,8 @@ class Shop:
     def __post_init__(self) -> None:
         found = self.connection.execute("SELECT max(occurred_at) FROM ops_view.webhook_events").fetchone()
         assert found
-        self.span = {"since": found[0] - HORIZON + timedelta(seconds=0.1), "settle": timedelta(seconds=60)}
+        since = found[0] - HORIZON + timedelta(seconds=0.1)
+        self.span = {"since": since, "until": "infinity", "settle": timedelta(seconds=60)}
         self.rows = list(zip(*self.connection.execute(NAMED["webhook_since"].sql, self.span).fetchall(), strict=True))
         assert len(self.rows[0]) == NEW, f"{len(self.rows[0])} new rows"
         self.connection.execute("SELECT ops.ledger_start('webhook', %s)", (self.span["since"],))
