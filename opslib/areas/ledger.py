@@ -31,7 +31,7 @@ SLICE = 50_000  # rows of history per statement: some 50 ms, so that nothing of 
 BACKFILL_SECONDS = 3.0  # of such work per refresh; the rest waits for the next, the database breathes in between
 BATCH = 1_000  # rows handed to the ledger per statement
 PASS_SECONDS = 30.0
-SPAN = timedelta(hours=6)  # read at once after a long absence: a statement of seconds at most
+SPAN = timedelta(minutes=30)  # read at once after a long absence: what one statement and our memory carry easily
 RECOUNT_SPAN = timedelta(hours=1)
 NIGHT = timedelta(hours=3)  # after midnight UTC, when the day before is read again
 

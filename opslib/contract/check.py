@@ -94,8 +94,14 @@ def _run(connection: psycopg.Connection, name: str, part: Part, what: Check) -> 
             Finding(name, "could not be checked: a table stayed locked", "run this again when the migration is over")
         )
     except psycopg.Error as exc:
-        found.append(Finding(name, f"could not be checked: {describe(exc)}", "mend that first, then run this again"))
+        found.append(Finding(name, f"could not be checked: {describe(exc)}", _mend(exc)))
     return found
+
+
+def _mend(exc: psycopg.Error) -> str:
+    if isinstance(exc, errors.UndefinedObject | errors.UndefinedTable | errors.InvalidSchemaName):
+        return "run `opsctl migrate up`, then this again"
+    return "mend that first, then run this again"
 
 
 def _live(cursor: psycopg.Cursor, what: Check) -> Iterator[Finding]:
@@ -155,6 +161,9 @@ def _plans(cursor: psycopg.Cursor, what: Check) -> Iterator[Finding]:
             ((plan,),) = _ask(cursor, f"EXPLAIN (FORMAT JSON) {query.sql}", queries.SAMPLE)
         except errors.LockNotAvailable:
             raise
+        except errors.UndefinedTable:
+            unplanned.setdefault("its view is missing", []).append(query.name)
+            continue
         except psycopg.Error as exc:
             unplanned.setdefault(describe(exc), []).append(query.name)
             continue
@@ -166,7 +175,9 @@ def _plans(cursor: psycopg.Cursor, what: Check) -> Iterator[Finding]:
             )
     for reason, names in unplanned.items():
         where = f"quer{'y' if len(names) == 1 else 'ies'} {', '.join(names)}"
-        yield Finding(where, f"cannot be planned: {reason}", "mend the view or the query")
+        yield Finding(
+            where, f"cannot be planned: {reason}", "run `opsctl contract apply`; if that helps not, mend the query"
+        )
 
 
 def _indexes(cursor: psycopg.Cursor, what: Check) -> Iterator[Finding]:

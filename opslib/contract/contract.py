@@ -113,6 +113,8 @@ def create(cursor: psycopg.Cursor, blocks: Iterator[Block], schema: str, file: s
             raise
         except errors.InsufficientPrivilege as exc:
             yield Finding(str(block), describe(exc), "run this as the owner of the application's tables")
+        except errors.UndefinedObject as exc:
+            yield Finding(str(block), describe(exc), "run `opsctl migrate up`, which makes the roles, then this again")
         except (psycopg.Error, ContractError) as exc:
             problem = describe(exc) if isinstance(exc, psycopg.Error) else str(exc)
             yield Finding(str(block), problem, f"adapt it in {file}, then run `opsctl contract apply`")

@@ -10,9 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
-
-Need = Literal["index", "advice"]
+from typing import Any
 
 LINE = re.compile(
     r"^-- (?P<need>index|advice): (?P<table>\w+) \((?P<columns>[^)]+)\) for (?P<serves>[\w ]+)$", re.MULTILINE

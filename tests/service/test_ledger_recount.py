@@ -115,6 +115,7 @@ async def test_after_a_long_absence_rows_are_read_piece_by_piece(
     for hour in range(71):
         await insert(app, "ok", age=hour * 3600)
     monkeypatch.setattr(module, "BACKFILL_SECONDS", 0.001)
+    monkeypatch.setattr(module, "SPAN", timedelta(hours=6))
     spans = []
     for _ in range(40):
         async with ledger(database) as made:
