@@ -8,6 +8,7 @@ database. The gauges over the same tables are in `reconciliation`.
 from __future__ import annotations
 
 import json
+from abc import abstractmethod
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
@@ -73,9 +74,9 @@ class LedgerCollector(Collector):
             self._counts = [*await self.show(), MISSED(self.ledger.missed, family=self.ledger.family.name)]
         return ()
 
+    @abstractmethod
     async def show(self) -> Sequence[Sample]:
         """The committed totals as samples."""
-        raise NotImplementedError
 
     def counts(self) -> Iterable[Sample]:
         """The last committed totals, whatever the database does now."""
