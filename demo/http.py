@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Self
 
 from aiohttp import web
@@ -9,7 +10,7 @@ from aiohttp import web
 from demo.processes import free_port
 
 
-class HttpServer:
+class HttpServer(ABC):
     """Serves one aiohttp application per start, on a port of its own that stays the same across starts.
 
     Subclasses say what to serve by `application`.
@@ -24,9 +25,9 @@ class HttpServer:
         """Where it listens, without a slash at the end."""
         return f"http://127.0.0.1:{self.port}"
 
+    @abstractmethod
     def application(self) -> web.Application:
         """A new application with its routes."""
-        raise NotImplementedError
 
     async def start(self) -> None:
         """Listen."""

@@ -9,6 +9,7 @@ Each listens on a port of its own, so that one can be stopped (refused) while th
 from __future__ import annotations
 
 import asyncio
+from abc import abstractmethod
 from collections import Counter, deque
 from collections.abc import Callable
 from enum import StrEnum
@@ -87,9 +88,9 @@ class Provider(HttpServer):
         self.routes(app)
         return app
 
+    @abstractmethod
     def routes(self, app: web.Application) -> None:
         """Add what the provider answers when all is well."""
-        raise NotImplementedError
 
     @web.middleware
     async def _behave(self, request: web.Request, handler: Any) -> web.StreamResponse:

@@ -336,12 +336,10 @@ async def _end(tasks: Iterable[asyncio.Task[None]]) -> None:
 
 def collectors(settings: Settings) -> list[Collector]:
     """The one collector."""
-    settings.require("REDIS_URL")
-    assert settings.redis_url is not None  # noqa: S101 - required above
     dsn = settings.ops_dsn
     return [
         Queues(
-            settings.redis_url.get_secret_value(),
+            settings.reveal("REDIS_URL"),
             prefix=settings.bullmq_prefix,
             checkpoint_name=f"queues/{settings.ops_exporter_name}",
             dsn=None if dsn is None else dsn.get_secret_value(),

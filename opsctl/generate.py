@@ -31,13 +31,14 @@ def files() -> dict[Path, str]:
 
 def main(arguments: list[str]) -> int:
     """Write the files, or with `--check` only compare; exit code 1 names the stale ones."""
-    stale = [path for path, text in files().items() if not path.exists() or path.read_text("utf-8") != text]
+    wanted = files()
+    stale = [path for path, text in wanted.items() if not path.exists() or path.read_text("utf-8") != text]
     if arguments == ["--check"]:
         for path in stale:
             print(f"{path.relative_to(ROOT)} is stale: run `make generate`", file=sys.stderr)
         return bool(stale)
     for path in stale:
-        path.write_text(files()[path], "utf-8")
+        path.write_text(wanted[path], "utf-8")
         print(f"wrote {path.relative_to(ROOT)}")
     return 0
 
