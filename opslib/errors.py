@@ -23,3 +23,23 @@ class MigrationError(OpsError):
 
 class CheckpointHeldError(OpsError):
     """Another exporter of the same name holds the checkpoint."""
+
+
+class JobError(OpsError):
+    """A job could not do its work; the run is FAILED with this message."""
+
+
+class CancelledError(OpsError):
+    """Somebody asked for this run to be cancelled; the run is CANCELLED."""
+
+
+class StorageError(SourceError):
+    """The object store is unreachable, refused a request, or answered nonsense."""
+
+
+class RefusedError(OpsError):
+    """The guard refused an action: role, reason or confirmation is missing. The CLI exits 3."""
+
+
+class NotFoundError(OpsError):
+    """What was asked for does not exist. The CLI exits 4."""

@@ -1,4 +1,4 @@
-"""What a metric and a subject ARE: frozen data, no I/O, nothing of ours imported.
+"""What a metric, a subject and a job ARE: frozen data, no I/O, nothing of ours imported.
 
 A metric is declared once, in its subject's module, and called to make a sample::
 
@@ -10,6 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import StrEnum
+
+from pydantic import BaseModel, ConfigDict
 
 LabelValues = tuple[str, ...]
 
@@ -122,3 +125,70 @@ class Subject:
         if self.needs_one and not any(map(is_set, self.needs_one)):
             missing.append(" or ".join(self.needs_one))
         return tuple(missing)
+
+
+@dataclass(frozen=True, slots=True)
+class Cron:
+    """Due at the times of a crontab line.
+
+    Attributes:
+        expression: Five fields, read in UTC: `0 2 * * *`.
+    """
+
+    expression: str
+
+
+@dataclass(frozen=True, slots=True)
+class Every:
+    """Due at each whole multiple of a period since the Unix epoch, so that every scheduler means the same slots.
+
+    Attributes:
+        seconds: The period.
+    """
+
+    seconds: int
+
+
+class CatchUp(StrEnum):
+    """What becomes of slots that passed while no scheduler was alive. Those left out are recorded as skipped."""
+
+    LATEST = "latest"
+    ALL = "all"
+    NONE = "none"
+
+
+class NoParams(BaseModel):
+    """The parameters of a job that takes none."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Job:
+    """One job: beside it, in its module, stands `run(run: Run, params: P) -> BaseModel | None`.
+
+    Attributes:
+        name: What `opsctl jobs enqueue NAME` takes; also the value of the label `job_name`.
+        title: For people.
+        schedule: When it is due; None: on demand only.
+        timeout: Seconds an attempt may take before its process group is killed.
+        max_age: Seconds since the last success above which it is overdue; None: never overdue.
+        params: Its parameters, with a default for each if it is scheduled.
+        retries: Attempts after the first, for a run that failed.
+        retry_after: Seconds before the first of them; each further wait is twice the one before.
+        catch_up: What becomes of slots missed.
+        queue: Which workers take it (`opsctl jobs run --concurrency QUEUE=N`).
+        needs: Settings without which it cannot run, by environment name; it is not scheduled then.
+    """
+
+    name: str
+    title: str
+    schedule: Cron | Every | None
+    timeout: float
+    max_age: float | None = None
+    params: type[BaseModel] = NoParams
+    retries: int = 0
+    retry_after: float = 2.0
+    catch_up: CatchUp = CatchUp.LATEST
+    queue: str = "default"
+    needs: tuple[str, ...] = ()

@@ -1,0 +1,1 @@
+-- Reserved; filled by its owner in this session.
