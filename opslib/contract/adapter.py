@@ -16,11 +16,11 @@ from opslib.contract import canonical, indexes
 from opslib.contract.indexes import Index
 from opslib.errors import ContractError
 
-Kind = Literal["function", "view", "grants", "values"]
+Kind = Literal["function", "view", "write", "grants", "values"]
 
 DEFAULT = Path(__file__).parent / "adapters" / "bitloot.sql"
 
-_HEAD = re.compile(r"^-- (?P<kind>function|view|grants|values): (?P<name>[\w.]+)\n", re.MULTILINE)
+_HEAD = re.compile(r"^-- (?P<kind>function|view|write|grants|values): (?P<name>[\w.]+)\n", re.MULTILINE)
 _KNOWN = re.compile(r"^-- known: (?P<words>.+)\n", re.MULTILINE)
 _BIG = re.compile(r"^-- big: (?P<names>.+)\n", re.MULTILINE)
 
@@ -30,7 +30,7 @@ class Block:
     """One part of an adapter.
 
     Attributes:
-        kind: `function`, `view` and `grants` are run by apply; `values` is a query, run by check.
+        kind: `function`, `view`, `write` and `grants` are run by apply; `values` is a query, run by check.
         name: The object, or for `values` the canonical `view.column`.
         sql: Its statements.
         known: For `values`: what the query may answer.
@@ -75,7 +75,7 @@ def load(path: Path = DEFAULT) -> Adapter:
     """Read an adapter.
 
     Raises:
-        ContractError: It does not provide each canonical view exactly once.
+        ContractError: It does not provide each canonical view and each write function exactly once.
     """
     text = path.read_text("utf-8").replace("\r\n", "\n")
     heads = list(_HEAD.finditer(text))
@@ -84,11 +84,12 @@ def load(path: Path = DEFAULT) -> Adapter:
         _block(cast(Kind, head["kind"]), head["name"], text[head.end() : end])
         for head, end in zip(heads, ends, strict=True)
     )
-    views = sorted(block.name for block in blocks if block.kind == "view")
-    if views != sorted(canonical.VIEWS):
-        raise ContractError(
-            f"{path.name}: its views are {', '.join(views)}; it needs {', '.join(canonical.VIEWS)}, once each"
-        )
+    for kind, what, needed in (("view", "views", canonical.VIEWS), ("write", "write functions", canonical.WRITES)):
+        found = sorted(block.name for block in blocks if block.kind == kind)
+        if found != sorted(needed):
+            raise ContractError(
+                f"{path.name}: its {what} are {', '.join(found)}; it needs {', '.join(needed)}, once each"
+            )
     big = _BIG.search(text)
     return Adapter(
         name=path.stem,

@@ -1,6 +1,7 @@
-"""What every adapter must provide: the canonical views with their columns and types, and who may read them.
+"""What every adapter must provide: the canonical views with their columns and types, and the functions that write.
 
-Exporters, boards, reports and the CLI read these and nothing else of the application. `problems` compares them with
+Exporters, boards, reports and the CLI read these and nothing else of the application; jobs and actions change the
+application's data through the functions of schema `ops_app` and in no other way. `problems` compares the views with
 what a database has now; it costs one catalog query (`contract_columns` of `opslib.areas.queries`), so an exporter may
 ask every few seconds.
 """
@@ -12,6 +13,8 @@ from types import MappingProxyType
 from typing import Any
 
 SCHEMA = "ops_view"
+WRITE_SCHEMA = "ops_app"
+"""Where an adapter's write functions live: the only way anything of ours changes the application's data."""
 
 ROLES = ("ops_exporter", "ops_grafana", "ops_jobs", "ops_backup", "ops_staff", "ops_super")
 """Every role of ours."""
@@ -150,6 +153,19 @@ VIEWS: Mapping[str, Mapping[str, Types]] = MappingProxyType(
         },
     }
 )
+
+WRITES: Mapping[str, str] = MappingProxyType(
+    {
+        "purge_sessions": "integer",
+        "webhook_log_lines": "date, text, integer",
+        "purge_webhook_logs": "date, text[]",
+        "set_flag": "text, boolean",
+    }
+)
+"""The functions of `ops_app`, each with its argument types. Who may call which: `grants.FUNCTIONS`.
+
+Each is SECURITY DEFINER under a search_path of its own, and checks for itself what it is asked to do.
+"""
 
 
 def problems(rows: Iterable[Mapping[str, Any]]) -> list[str]:

@@ -123,8 +123,29 @@ def _fits(cursor: psycopg.Cursor, what: Check) -> Iterable[Finding]:
     """
     scratch = f"ops_view_check_{cursor.connection.info.backend_pid}"
     cursor.execute(f"CREATE SCHEMA {scratch}")
-    blocks = what.adapter.of("function", "view")
-    return list(create(cursor, blocks, scratch, what.adapter.file, time.monotonic() + ATTEMPT_SECONDS))
+    blocks = what.adapter.of("function", "view", "write")
+    return list(create(cursor, blocks, what.adapter.file, time.monotonic() + ATTEMPT_SECONDS, scratch=scratch))
+
+
+def _writes(cursor: psycopg.Cursor, what: Check) -> Iterator[Finding]:
+    """Every write function is there, runs as its owner, and resolves no name by its caller's search_path."""
+    del what
+    rows = cursor.execute(
+        """
+        SELECT p.proname, oidvectortypes(p.proargtypes), p.prosecdef, p.proconfig::text LIKE '%search_path=%'
+        FROM pg_proc p WHERE p.pronamespace = to_regnamespace('ops_app')
+        """
+    ).fetchall()
+    live = {f"{name}({arguments})": definer and fixed for name, arguments, definer, fixed in rows}
+    for function in (f"{name}({arguments})" for name, arguments in canonical.WRITES.items()):
+        if function not in live:
+            yield Finding("functions", f"ops_app.{function} is missing", "run `opsctl contract apply`, which says why")
+        elif not live[function]:
+            yield Finding(
+                "functions",
+                f"ops_app.{function} is not SECURITY DEFINER with a search_path of its own",
+                "somebody changed it: run `opsctl contract apply`",
+            )
 
 
 def _values(cursor: psycopg.Cursor, what: Check) -> Iterator[Finding]:
@@ -228,6 +249,7 @@ def _state(cursor: psycopg.Cursor, what: Check) -> Iterator[Finding]:
 
 PARTS: Mapping[str, Part] = {
     "views": _live,
+    "functions": _writes,
     "adapter": _fits,
     "values": _values,
     "indexes": _indexes,

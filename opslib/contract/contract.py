@@ -25,13 +25,16 @@ from psycopg.rows import tuple_row
 from opslib.contract import adapter as adapters
 from opslib.contract import canonical, migrate
 from opslib.contract.adapter import Adapter, Block
-from opslib.contract.canonical import SCHEMA
+from opslib.contract.canonical import SCHEMA, WRITE_SCHEMA
 from opslib.contract.finding import Finding
 from opslib.contract.session import connect, limit, turn
 from opslib.errors import ContractError, SourceError
 from opslib.postgres import describe
 
 T = TypeVar("T")
+
+SCHEMAS = (SCHEMA, WRITE_SCHEMA)
+"""Where our objects in the application's database live."""
 
 ATTEMPT_SECONDS = 0.8  # below the application's deadlock_timeout, see above
 PAUSE_SECONDS = 0.2
@@ -89,21 +92,24 @@ def suspend(dsn: str, ops_dsn: str | None = None, *, adapter: Adapter | None = N
     return Outcome(removed, notes=_remember(ops_dsn or dsn, adapter, suspended=True))
 
 
-def create(cursor: psycopg.Cursor, blocks: Iterator[Block], schema: str, file: str, until: float) -> Iterator[Finding]:
-    """Run each block in a savepoint of its own, its objects going to `schema`, and yield what does not fit.
+def create(
+    cursor: psycopg.Cursor, blocks: Iterator[Block], file: str, until: float, *, scratch: str | None = None
+) -> Iterator[Finding]:
+    """Run each block in a savepoint of its own, and yield what does not fit.
 
     Args:
         cursor: In a transaction.
         blocks: Which.
-        schema: Where; it exists.
         file: The adapter's file, for the messages.
         until: When to give up waiting for locks, on the monotonic clock.
+        scratch: A schema for every object; None: each goes to the one it is for. Both exist.
 
     Raises:
         psycopg.errors.LockNotAvailable: Gave up.
     """
     connection = cursor.connection
     for block in blocks:
+        schema = scratch or (WRITE_SCHEMA if block.kind == "write" else SCHEMA)
         _limit(cursor, until)
         cursor.execute("SELECT set_config('search_path', %s, true)", (f'"{schema}", pg_temp',))
         try:
@@ -130,18 +136,20 @@ def _replace(connection: psycopg.Connection, adapter: Adapter) -> list[Finding]:
     with turn(connection) as cursor:
         until = time.monotonic() + ATTEMPT_SECONDS
         _drop(cursor, until)
-        cursor.execute("SELECT to_regnamespace(%s) IS NULL", (SCHEMA,))
-        if cursor.fetchone() == (True,):
-            cursor.execute(f"CREATE SCHEMA {SCHEMA}")
-        return list(create(cursor, adapter.of("function", "view", "grants"), SCHEMA, adapter.file, until))
+        for schema in SCHEMAS:
+            cursor.execute("SELECT to_regnamespace(%s) IS NULL", (schema,))
+            if cursor.fetchone() == (True,):
+                cursor.execute(f"CREATE SCHEMA {schema}")
+        return list(create(cursor, adapter.of("function", "view", "write", "grants"), adapter.file, until))
 
 
 def _remove(connection: psycopg.Connection) -> tuple[str, ...]:
     with turn(connection) as cursor:
         removed = _drop(cursor, time.monotonic() + ATTEMPT_SECONDS)
         # A schema into which somebody else put something is left to them.
-        with contextlib.suppress(errors.DependentObjectsStillExist), connection.transaction():
-            cursor.execute(f"DROP SCHEMA IF EXISTS {SCHEMA}")
+        for schema in SCHEMAS:
+            with contextlib.suppress(errors.DependentObjectsStillExist), connection.transaction():
+                cursor.execute(f"DROP SCHEMA IF EXISTS {schema}")
         return removed
 
 
@@ -155,7 +163,9 @@ def _drop(cursor: psycopg.Cursor, until: float) -> tuple[str, ...]:
         )
         views = reader.fetchall()
         reader.execute(
-            "SELECT p.oid::regprocedure::text FROM pg_proc p WHERE p.pronamespace = to_regnamespace(%s)", (SCHEMA,)
+            "SELECT p.oid::regprocedure::text FROM pg_proc p "
+            "WHERE p.pronamespace IN (to_regnamespace(%s), to_regnamespace(%s))",
+            SCHEMAS,
         )
         functions = reader.fetchall()
     try:

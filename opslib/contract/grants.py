@@ -1,6 +1,6 @@
 """Who may read, write and call what: the declaration, and how a database differs from it.
 
-Of the two roles no person stands behind: Grafana passes on any SQL a viewer types, an exporter runs unattended.
+Of the roles no person stands behind: Grafana passes on any SQL a viewer types, exporters and jobs run unattended.
 """
 
 from __future__ import annotations
@@ -46,6 +46,16 @@ FUNCTIONS: Mapping[str, frozenset[str]] = MappingProxyType(
                 "ops_view.mask_text",
             }
         ),
+        "ops_jobs": frozenset(
+            {
+                "ops_app.purge_sessions",
+                "ops_app.webhook_log_lines",
+                "ops_app.purge_webhook_logs",
+                "ops_app.set_flag",
+                "ops_view.mask_email",
+                "ops_view.mask_text",
+            }
+        ),
         "ops_grafana": frozenset(
             {
                 "ops_view.mask_email",
@@ -76,7 +86,7 @@ SELECT role, n.nspname || '.' || p.proname AS name, has_function_privilege(role,
 FROM pg_proc p
 JOIN pg_namespace n ON n.oid = p.pronamespace
 CROSS JOIN unnest(%(roles)s::text[]) AS role
-WHERE n.nspname IN ('ops', 'ops_view')
+WHERE n.nspname IN ('ops', 'ops_view', 'ops_app')
 ORDER BY 1, 2
 """
 
@@ -127,6 +137,6 @@ def _routine(row: Mapping[str, Any]) -> Iterator[Finding]:
 
 
 def _restore(schema: str) -> str:
-    if schema == canonical.SCHEMA:
+    if schema in (canonical.SCHEMA, canonical.WRITE_SCHEMA):
         return "run `opsctl contract apply`"
     return "grant it again, as the migrations' 0003_grants.up.sql does"

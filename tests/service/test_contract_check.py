@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from opslib.areas.queries import NamedQuery
-from opslib.contract import adapter, check
+from opslib.contract import adapter, check, contract
 
 IPN_ROW = """INSERT INTO webhook_logs ("externalId", "webhookType", payload, "paymentStatus") VALUES """
 
@@ -148,3 +148,26 @@ def test_locked_table_is_a_finding(database: str, app: psycopg.Connection) -> No
         assert (
             f"{part}: could not be checked: a table stayed locked; run this again when the migration is over" in found
         )
+
+
+def test_write_function_missing_or_changed_is_found(database: str) -> None:
+    """A function of `ops_app` that is gone, or trusts its caller's search_path, is named; apply mends both."""
+    with psycopg.connect(database, autocommit=True) as owner:
+        owner.execute("DROP FUNCTION ops_app.purge_sessions(integer)")
+        owner.execute("ALTER FUNCTION ops_app.purge_webhook_logs(date, text[]) RESET search_path")
+        found = "\n".join(str(finding) for finding in check.check(database))
+        assert "functions: ops_app.purge_sessions(integer) is missing; run `opsctl contract apply`" in found
+        assert "ops_app.purge_webhook_logs(date, text[]) is not SECURITY DEFINER with a search_path of its own" in found
+        contract.apply(database)
+        assert check.check(database) == []
+        contract.suspend(database)
+        assert owner.execute("SELECT to_regnamespace('ops_app')").fetchone() == (None,)
+        assert contract.apply(database).findings == ()
+
+
+def test_write_function_that_no_longer_fits_is_named(database: str) -> None:
+    """The application renamed a column a write function uses: check says so before anybody calls it."""
+    with psycopg.connect(database, autocommit=True) as owner:
+        owner.execute('ALTER TABLE user_sessions RENAME COLUMN "expiresAt" TO ends')
+    found = [str(finding) for finding in check.check(database)]
+    assert any(line.startswith("write purge_sessions: ") and "expiresAt" in line for line in found), found

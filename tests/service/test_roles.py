@@ -154,7 +154,8 @@ def test_calls_what_is_declared(login: Login, owner: psycopg.Connection, role: s
     """Each function of ours is callable by those it is granted to and by nobody else."""
     functions = owner.execute(
         """SELECT n.nspname || '.' || p.proname, p.pronargs
-           FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace WHERE n.nspname IN ('ops', 'ops_view')"""
+           FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
+           WHERE n.nspname IN ('ops', 'ops_view', 'ops_app')"""
     ).fetchall()
     assert len(functions) >= 11
     connection = login(role)

@@ -1,11 +1,12 @@
 -- The adapter of BitLoot (NestJS, TypeORM): canonical views over the application's own tables.
 --
 -- This is the only file that knows those tables. It is read in blocks, each introduced by a line `-- function: NAME`,
--- `-- view: NAME`, `-- grants: NAME` or `-- values: VIEW.COLUMN`; each block runs in a savepoint of its own, so that one
--- that no longer fits the application is named and the others stand all the same. Rules:
+-- `-- view: NAME`, `-- write: NAME`, `-- grants: NAME` or `-- values: VIEW.COLUMN`; each block runs in a savepoint of its
+-- own, so that one that no longer fits the application is named and the others stand all the same. Rules:
 --
--- * Our own objects are written without a schema: they are created in `ops_view`, and in a scratch schema when
---   `opsctl contract check` tries whether they still can be. The application's are written `public.`.
+-- * Our own objects are written without a schema: they are created in `ops_view` (a `write` function in `ops_app`), and
+--   in a scratch schema when `opsctl contract check` tries whether they still can be. The application's are written
+--   `public.`.
 -- * Beside a canonical column stands the raw, uncast one an index of the application serves (`created_at_utc`,
 --   `status_native`, `event_type`, `processed`). Filter on those and convert the parameter, never the column:
 --   `created_at_utc >= %(since)s::timestamptz AT TIME ZONE 'UTC'`.
@@ -13,6 +14,7 @@
 -- * A view is the only thing here the application's ALTER TABLE can trip over, and `opsctl contract suspend` removes the
 --   views. Function bodies are strings, which depend on nothing.
 -- * Who may read a view sees no e-mail, key, token or address in full. Views run with their owner's rights.
+-- * A write function trusts its caller with nothing: it bounds what one call may do and refuses what nobody should ask.
 --
 -- The next lines are read, too. `big`: no query of ours may read one of these from end to end. `index`: what the named
 -- queries rely on; `opsctl contract check` and the exporter say when it is missing, `opsctl contract tune` makes it.
@@ -261,8 +263,96 @@ SELECT
     a."createdAt" AS created_at_utc
 FROM public.audit_logs a;
 
+-- write: purge_sessions
+-- Expired sessions, the oldest first, at most so many (10,000) a call. One somebody else has locked waits for the next.
+CREATE FUNCTION purge_sessions(batch integer) RETURNS bigint
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    WITH gone AS (
+        DELETE FROM public.user_sessions WHERE id IN (
+            SELECT s.id FROM public.user_sessions s WHERE s."expiresAt" < now()
+            ORDER BY s."expiresAt" LIMIT least(greatest(coalesce(batch, 0), 0), 10000) FOR UPDATE SKIP LOCKED
+        ) RETURNING 1
+    )
+    SELECT count(*) FROM gone
+$$;
+REVOKE ALL ON FUNCTION purge_sessions(integer) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION purge_sessions(integer) TO ops_jobs;
+
+-- write: webhook_log_lines
+-- Changes nothing: it shows whole rows, payload and signature included, which no view does, to the one who archives
+-- them. A page of the rows of one day that lie after a place (NULL: from the start), in the order of their index; each
+-- as a line of JSON with its place, for the next page. Only of days at least 8 days old, as below.
+CREATE FUNCTION webhook_log_lines(day date, after text, batch integer) RETURNS TABLE (place text, line text)
+LANGUAGE sql STABLE SECURITY DEFINER ROWS 1000
+SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' SET extra_float_digits = 1 AS $$
+    WITH RECURSIVE hop (value) AS (
+        (SELECT "webhookType" FROM public.webhook_logs ORDER BY "webhookType" LIMIT 1)
+        UNION ALL
+        SELECT (SELECT w."webhookType" FROM public.webhook_logs w
+                WHERE w."webhookType" > hop.value ORDER BY w."webhookType" LIMIT 1)
+        FROM hop WHERE hop.value IS NOT NULL
+    ), start AS (
+        SELECT greatest(day::timestamp, split_part(after, '/', 1)::timestamp) AS at,
+               coalesce(split_part(after, '/', 2)::uuid, '00000000-0000-0000-0000-000000000000'::uuid) AS id
+    ), page AS (
+        SELECT found.*
+        FROM start
+        CROSS JOIN hop
+        CROSS JOIN (VALUES (true), (false)) AS p (processed)
+        CROSS JOIN LATERAL (
+            SELECT w.* FROM public.webhook_logs w
+            WHERE w."webhookType" = hop.value AND w.processed = p.processed
+              AND w."createdAt" >= start.at AND w."createdAt" < (day + 1)::timestamp
+              AND (w."createdAt", w.id) > (start.at, start.id)
+            ORDER BY w."createdAt", w.id LIMIT least(batch, 10000)
+        ) found
+        WHERE day <= (now() AT TIME ZONE 'UTC')::date - 8
+        ORDER BY found."createdAt", found.id LIMIT least(batch, 10000)
+    )
+    SELECT page."createdAt"::text || '/' || page.id, to_jsonb(page)::text FROM page ORDER BY page."createdAt", page.id
+$$;
+REVOKE ALL ON FUNCTION webhook_log_lines(date, text, integer) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION webhook_log_lines(date, text, integer) TO ops_jobs;
+
+-- write: purge_webhook_logs
+-- Deletes those rows of one day that are, byte for byte, one of these lines: what was read back from an archive is what
+-- goes, and a row that changed since stays. Never a row of the last 8 days: the ledger and the facts still read those.
+CREATE FUNCTION purge_webhook_logs(day date, lines text[]) RETURNS bigint
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' SET extra_float_digits = 1 AS $$
+DECLARE
+    purged bigint;
+BEGIN
+    IF day > (now() AT TIME ZONE 'UTC')::date - 8 THEN
+        RAISE EXCEPTION 'purge_webhook_logs: % is younger than 8 days', day USING ERRCODE = '22023';
+    END IF;
+    DELETE FROM public.webhook_logs w
+    USING (SELECT (given.line::jsonb ->> 'id')::uuid AS id, given.line FROM unnest(lines) AS given (line)) archived
+    WHERE w.id = archived.id AND to_jsonb(w)::text = archived.line
+      AND w."createdAt" >= day::timestamp AND w."createdAt" < (day + 1)::timestamp;
+    GET DIAGNOSTICS purged = ROW_COUNT;
+    RETURN purged;
+END $$;
+REVOKE ALL ON FUNCTION purge_webhook_logs(date, text[]) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION purge_webhook_logs(date, text[]) TO ops_jobs;
+
+-- write: set_flag
+-- The last resort where the admin API is not used: a running application does not see it before its next start. Nobody's
+-- id stands behind it, so none is left there. True if there is such a flag.
+CREATE FUNCTION set_flag(flag text, wanted boolean) RETURNS boolean
+LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    WITH changed AS (
+        UPDATE public.feature_flags SET enabled = wanted, "updatedAt" = now(), "updatedById" = NULL
+        WHERE name = flag AND enabled IS DISTINCT FROM wanted
+    )
+    SELECT EXISTS (SELECT FROM public.feature_flags WHERE name = flag)
+$$;
+REVOKE ALL ON FUNCTION set_flag(text, boolean) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION set_flag(text, boolean) TO ops_jobs, ops_staff;
+
 -- grants: readers
 GRANT USAGE ON SCHEMA ops_view TO ops_exporter, ops_grafana, ops_jobs, ops_staff;
+GRANT USAGE ON SCHEMA ops_app TO ops_jobs, ops_staff; -- what may be called there, each function says
 GRANT SELECT ON ALL TABLES IN SCHEMA ops_view TO ops_exporter, ops_grafana, ops_jobs, ops_staff;
 
 -- values: orders.status
