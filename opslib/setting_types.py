@@ -105,6 +105,12 @@ def _file(path: Path) -> Path:
     return path
 
 
+def _folder(path: Path) -> Path:
+    if not os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises where we may not look
+        raise ValueError("is no folder this user can see: check the path and its permissions")
+    return path
+
+
 def _lower(value: object) -> object:
     return value.lower() if isinstance(value, str) else value
 
@@ -116,6 +122,7 @@ SecretHttpUrl = Annotated[SecretStr, _secret_url("http", "https")]
 BaseUrl = Annotated[str, AfterValidator(_base_url)]
 Listen = Annotated[str, AfterValidator(_listen)]
 ExistingFile = Annotated[Path, AfterValidator(_file)]
+ExistingFolder = Annotated[Path, AfterValidator(_folder)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 LowerCase = BeforeValidator(_lower)
 

@@ -23,6 +23,7 @@ from opslib.errors import ConfigError
 from opslib.setting_types import (
     BaseUrl,
     ExistingFile,
+    ExistingFolder,
     Listen,
     LowerCase,
     PostgresDsn,
@@ -77,6 +78,21 @@ class Settings(BaseModel):
     sentry_dsn: SecretHttpUrl | None = _hidden("http(s) URL", "Where errors are reported; unset: nowhere.")
     sentry_environment: str = _plain("text", "Environment named in those reports.", "production")
     sentry_release: str | None = _plain("text", "Release named in those reports; unset: our version.")
+    backup_database_url: PostgresDsn | None = _hidden(
+        "Postgres URL or DSN", "What is backed up, as a login that reads everything; unset: DATABASE_URL."
+    )
+    backup_age_recipients: str | None = _plain(
+        "age1…, comma-separated", "Backups are encrypted to these age recipients; unset: not encrypted."
+    )
+    backup_age_identity: Secret | None = _hidden(
+        "AGE-SECRET-KEY-1…", "Opens encrypted backups, for proofs, drills and restores."
+    )
+    restore_drill_database_url: PostgresDsn | None = _hidden(
+        "Postgres URL or DSN", "A server drills may create a scratch database on; unset: a throw-away server."
+    )
+    ops_pg_bin: ExistingFolder | None = _plain(
+        "path", "Folder of pg_dump and psql of the server's major; unset: they are looked for."
+    )
     ops_config: ExistingFile | None = _plain("path", "A YAML file of settings; the environment wins over it.")
     ops_listen: Listen = _plain(
         "host:port", "Where the exporters answer. Beyond loopback only if written here.", "127.0.0.1:9401"
@@ -116,6 +132,11 @@ class Settings(BaseModel):
         """`OPS_LISTEN` as (host, port)."""
         return parse_listen(self.ops_listen)
 
+    @property
+    def backup_dsn(self) -> SecretStr | None:
+        """What is backed up: `BACKUP_DATABASE_URL`, else the application's database."""
+        return self.backup_database_url or self.database_url
+
     def has(self, name: str) -> bool:
         """Is the setting of that environment name given?"""
         return getattr(self, _NAMES[name].attribute) is not None
@@ -139,6 +160,14 @@ class Settings(BaseModel):
         if missing:
             raise ConfigError("\n".join(f"{field.name} is not set: {field.how()}" for field in missing))
         return self
+
+    def require_ops(self) -> str:
+        """The DSN of the database that holds schema `ops`.
+
+        Raises:
+            ConfigError: Neither `OPS_DATABASE_URL` nor `DATABASE_URL` is set.
+        """
+        return self.reveal("DATABASE_URL" if self.ops_database_url is None else "OPS_DATABASE_URL")
 
     def secrets(self) -> Iterator[str]:
         """Every text that must never be seen: secrets as they are, of URLs and DSNs their secret parts."""
