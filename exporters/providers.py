@@ -1,10 +1,10 @@
 """Provider balances: is there money to sell with, does the provider answer, how long will the money last?
 
 Invariant: each configured provider answered within the last minutes, and holds more than a few days' spend.
-Source: `opslib/areas/balances.py`; the runway comes from the snapshots of schema `ops`, about one an hour.
+Source: `opslib/areas/balances.py`; the runway comes from `ops.balances`, kept hourly by the job `balance-snapshot`.
 
 Each provider is a collector of its own, so that one's failure leaves the other's balances on the page. What is
-remembered (refused calls, snapshots) is a third, so that our database's failure leaves both.
+remembered (refused calls, past balances) is a third, so that our database's failure leaves both.
 """
 
 from __future__ import annotations
@@ -117,12 +117,12 @@ class Balances(Collector):
 
 
 class History(Collector):
-    """What is remembered about the providers: refused calls, hourly balances, and the runway that follows from them.
+    """What is remembered about the providers: refused calls, and the runway that follows from the hourly balances.
 
     Args:
         watched: The providers' collectors.
         exporter_name: Whose checkpoint.
-        dsn: The ops database, if any; without one there are no snapshots, and refused calls count from zero.
+        dsn: The ops database, if any; without one there is no runway, and refused calls count from zero.
     """
 
     name = "providers/history"
@@ -135,7 +135,7 @@ class History(Collector):
         self._database = Database(dsn, application_name="opsctl providers", size=2) if dsn else None
         self._counted = dict.fromkeys(watched, -1)  # less than nothing: the series is still to be made
         self._behind_since: float | None = None
-        self._remembered: dict[Balances, Reading] = {}
+        self._known: dict[Balances, Reading] = {}
         self._runways: dict[Balances, list[Sample]] = {}
 
     async def collect(self) -> Sequence[Sample]:
@@ -143,9 +143,9 @@ class History(Collector):
         await self._count()
         if self._database is not None:
             for each in self._watched:
-                if each.reading is not None and each.reading is not self._remembered.get(each):
-                    self._runways[each] = await self._remember(self._database, each.provider.name, each.reading)
-                    self._remembered[each] = each.reading
+                if each.reading is not None and each.reading is not self._known.get(each):
+                    self._runways[each] = await self._runway(self._database, each.provider.name, each.reading)
+                    self._known[each] = each.reading
         return [sample for each in self._watched if each.up for sample in self._runways.get(each, ())]
 
     async def _count(self) -> None:
@@ -159,17 +159,7 @@ class History(Collector):
         await self._checkpoint.save()
         self._behind_since = None
 
-    async def _remember(self, database: Database, provider: str, reading: Reading) -> list[Sample]:
-        # In one order everywhere: the function locks each currency in turn.
-        await database.rows(
-            """SELECT ops.balance_snapshot(%(provider)s, currency, amount::numeric)
-               FROM unnest(%(currencies)s::text[], %(amounts)s::float8[]) AS read (currency, amount)""",
-            {
-                "provider": provider,
-                "currencies": sorted(reading.amounts),
-                "amounts": [reading.amounts[currency] for currency in sorted(reading.amounts)],
-            },
-        )
+    async def _runway(self, database: Database, provider: str, reading: Reading) -> list[Sample]:
         spend = await database.rows(
             NAMED["balance_spend"].sql, {"provider": provider, "since": datetime.now(UTC) - SPEND_OF}
         )

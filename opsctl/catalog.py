@@ -1,6 +1,6 @@
-"""The one list of every subject and every command, as import strings, so that listing them loads nothing.
+"""The one list of every subject, every job and every command, as import strings, so that listing them loads nothing.
 
-A new exporter or command is one line here.
+A new exporter, job or command is one line here.
 """
 
 from __future__ import annotations
@@ -17,6 +17,10 @@ SUBJECTS: dict[str, str] = {
     "ledger": "exporters.ledger:SUBJECT",
     "providers": "exporters.providers:SUBJECT",
     "app": "exporters.app:SUBJECT",
+}
+
+JOBS: dict[str, str] = {
+    "balance-snapshot": "jobs.balance_snapshot:JOB",
 }
 
 
@@ -40,6 +44,7 @@ COMMANDS: dict[str, Command] = {
     "completion": Command("opsctl.commands.completion:completion", "Print the completion script of a shell."),
     "contract": Command("opsctl.commands.contract:contract", "The views over the application's tables."),
     "exporter": Command("opsctl.commands.exporter:exporter", "Publish metrics."),
+    "operators": Command("opsctl.commands.operators:operators", "Who may act: add, list, disable, whoami."),
     "migrate": Command("opsctl.commands.migrate:migrate", "Our own schema's migrations."),
 }
 

@@ -6,7 +6,7 @@ SELECT currency, sum(greatest(before - amount, 0))::float8 AS spent,
        extract(epoch FROM max(taken_at) - min(taken_at))::float8 AS seconds
 FROM (
     SELECT currency, amount, taken_at, lag(amount) OVER (PARTITION BY currency ORDER BY taken_at) AS before
-    FROM ops.balance_snapshots
+    FROM ops.balances
     WHERE provider = %(provider)s AND taken_at >= %(since)s
 ) snapshots
 GROUP BY currency;

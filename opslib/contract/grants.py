@@ -23,11 +23,54 @@ OPS_TABLES = frozenset(
         "ledger_seen",
         "ledger_totals",
         "ledger_reclassified",
-        "balance_snapshots",
+        "balances",
         "contract_state",
+        "jobs",
+        "job_workers",
+        "job_slots",
+        "job_attempts",
+        "job_counts",
+        "job_totals",
+        "audit_head",
+        "audit_open",
+        "audit_totals",
+        "flag_states",
+        "flag_overrides",
+        "flag_syncs",
     }
 )
 """Tables of schema `ops` an exporter reads."""
+
+JOB_TABLES = frozenset(
+    {
+        "jobs",
+        "job_workers",
+        "job_slots",
+        "job_attempts",
+        "job_counts",
+        "job_totals",
+        "fact_days",
+        "daily_facts",
+        "archives",
+        "balances",
+        "flag_states",
+        "flag_overrides",
+        "flag_syncs",
+        "weekly_summaries",
+    }
+)
+"""Tables of schema `ops` a job reads."""
+
+TABLES: Mapping[str, frozenset[str]] = MappingProxyType({"ops_exporter": OPS_TABLES, "ops_jobs": JOB_TABLES})
+
+OPS_READS: Mapping[str, frozenset[str]] = MappingProxyType(
+    {
+        "ops_exporter": OPS_TABLES,
+        "ops_grafana": frozenset({"audit_log"}),
+        "ops_jobs": frozenset({"audit_events", "audit_head", "audit_log", "audit_open", "audit_totals"}),
+    }
+)
+"""What each role reads of schema `ops`."""
 
 FUNCTIONS: Mapping[str, frozenset[str]] = MappingProxyType(
     {
@@ -41,13 +84,42 @@ FUNCTIONS: Mapping[str, frozenset[str]] = MappingProxyType(
                 "ops.ledger_pass",
                 "ops.ledger_recount",
                 "ops.ledger_purge",
-                "ops.balance_snapshot",
                 "ops_view.mask_email",
                 "ops_view.mask_text",
             }
         ),
         "ops_jobs": frozenset(
             {
+                "ops.job_enqueue",
+                "ops.job_cancel",
+                "ops.job_declare",
+                "ops.job_last_slots",
+                "ops.job_decide",
+                "ops.job_count",
+                "ops.job_worker_start",
+                "ops.job_worker_stop",
+                "ops.job_take",
+                "ops.job_claim",
+                "ops.job_beat",
+                "ops.job_progress",
+                "ops.job_watch",
+                "ops.job_acknowledge",
+                "ops.job_finish",
+                "ops.job_release",
+                "ops.job_reap",
+                "ops.job_prune",
+                "ops.audit_append",
+                "ops.operator_role",
+                "ops.balance_snapshot",
+                "ops.balances_prune",
+                "ops.flag_applied",
+                "ops.flags_synced",
+                "ops.flags_broken",
+                "ops.weekly_begin",
+                "ops.weekly_queued",
+                "ops.facts_save",
+                "ops.archive_verified",
+                "ops.archive_purged",
                 "ops_app.purge_sessions",
                 "ops_app.webhook_log_lines",
                 "ops_app.purge_webhook_logs",
@@ -61,7 +133,9 @@ FUNCTIONS: Mapping[str, frozenset[str]] = MappingProxyType(
                 "ops_view.mask_email",
                 "ops_view.mask_text",
                 "ops_view.order_ids_by_email",
+                "ops_view.order_item_ids",
                 "ops_view.user_ids_by_email",
+                "ops_view.user_ids_newest",
             }
         ),
     }
@@ -108,8 +182,8 @@ def differences(connection: psycopg.Connection) -> Iterator[Finding]:
 def reads(role: str, schema: str, name: str) -> bool:
     """Whether `role` is meant to read this relation."""
     if schema == canonical.SCHEMA:
-        return role in canonical.READERS and name in canonical.VIEWS
-    return role == "ops_exporter" and schema == "ops" and name in OPS_TABLES
+        return role in canonical.READERS and (name in canonical.VIEWS or name in canonical.OPS_VIEWS)
+    return schema == "ops" and name in OPS_READS.get(role, ())
 
 
 def _relation(row: Mapping[str, Any]) -> Iterator[Finding]:

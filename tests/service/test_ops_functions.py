@@ -322,5 +322,5 @@ def test_balance_kept_about_hourly(connection: psycopg.Connection) -> None:
     """A second reading within 55 minutes is not kept; one after them is; currencies are apart."""
     keep = "SELECT ops.balance_snapshot('kinguin', %s, 12.45)"
     assert [scalar(connection, keep, (currency,)) for currency in ("EUR", "EUR", "USD")] == [True, False, True]
-    connection.execute("UPDATE ops.balance_snapshots SET taken_at = taken_at - interval '56 minutes'")
+    connection.execute("UPDATE ops.balances SET taken_at = taken_at - interval '56 minutes'")
     assert scalar(connection, keep, ("EUR",)) is True

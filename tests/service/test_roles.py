@@ -16,7 +16,7 @@ from psycopg import errors
 from psycopg.conninfo import make_conninfo
 
 from opslib.contract import grants
-from opslib.contract.canonical import VIEWS
+from opslib.contract.canonical import OPS_VIEWS, VIEWS
 
 Login = Callable[[str], psycopg.Connection]
 
@@ -132,7 +132,7 @@ def test_reads_what_is_declared(login: Login, relations: list[Relation], role: s
     readable = {
         (relation.schema, relation.name) for relation in relations if allowed(connection, f"SELECT * FROM {relation}")
     }
-    expected = {("ops_view", view) for view in VIEWS}
+    expected = {("ops_view", view) for view in (*VIEWS, *OPS_VIEWS)}
     if role == "ops_exporter":
         expected |= {("ops", table) for table in grants.OPS_TABLES}
     assert readable == expected
@@ -231,7 +231,7 @@ def test_people_read_the_views(login: Login) -> None:
         connection = login(role)
         for view in VIEWS:
             assert allowed(connection, f"SELECT * FROM ops_view.{view}")
-        assert allowed(connection, "SELECT * FROM ops.balance_snapshots")
+        assert allowed(connection, "SELECT * FROM ops.balances")
         assert allowed(connection, "SELECT ops_view.user_ids_by_email('anna@mail.example')")
         assert not allowed(connection, "SELECT * FROM public.orders")
         assert not allowed(connection, "SELECT ops.checkpoint_claim('queues', 'me')")
