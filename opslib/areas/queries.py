@@ -7,7 +7,7 @@ A query is written once and read by whoever needs it: exporters, CLI, boards, re
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -25,16 +25,28 @@ class NamedQuery:
         name: Unique among all.
         database: `app` reads the application's views, `ops` our own tables.
         doc: What it answers.
-        sql: The statement, with `%(name)s` parameters.
+        sql: The statement, with `%(name)s` parameters; without the lines only a filter needs.
+        full: With every line.
     """
 
     name: str
     database: Where
     doc: str
     sql: str
+    full: str
+
+    def asking(self, filters: Collection[str]) -> str:
+        """The statement with the lines of these filters: those that end in `-- if: NAME`.
+
+        A line that is left out costs nothing; a condition that is always true would keep the planner off its index.
+        """
+        return _IF.sub(lambda line: line[0] if line["filter"] in filters else "", self.full)
 
 
 _HEAD = re.compile(r"^-- name: (?P<name>\w+)\n-- database: (?P<database>app|ops)\n(?P<doc>(?:-- .*\n)*)", re.MULTILINE)
+
+
+_IF = re.compile(r"^.* -- if: (?P<filter>\w+)\n", re.MULTILINE)
 
 
 def parse(text: str) -> Iterator[NamedQuery]:
@@ -44,7 +56,7 @@ def parse(text: str) -> Iterator[NamedQuery]:
     for head, end in zip(heads, ends, strict=True):
         doc = " ".join(line.removeprefix("-- ") for line in head["doc"].splitlines())
         sql = text[head.end() : end].strip().removesuffix(";")
-        yield NamedQuery(head["name"], cast(Where, head["database"]), doc, sql)
+        yield NamedQuery(head["name"], cast(Where, head["database"]), doc, _IF.sub("", sql), sql)
 
 
 def _load() -> Mapping[str, NamedQuery]:
@@ -68,5 +80,12 @@ SAMPLE: Mapping[str, Any] = MappingProxyType(
         "provider": "kinguin",
         "currency": "EUR",
         "tables": ["orders"],
+        "run": 1,
+        # Of users, whose page is a function's business.
+        **dict.fromkeys(("role", "suspended", "from", "to", "after_at", "after_id")),
+        "order": None,
+        "email": "anna@example.com",
+        "externals": ["4711"],
+        "limit": 100,
     }
 )

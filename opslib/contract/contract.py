@@ -158,8 +158,8 @@ def _drop(cursor: psycopg.Cursor, until: float) -> tuple[str, ...]:
     with cursor.connection.cursor(row_factory=tuple_row) as reader:
         reader.execute(
             "SELECT c.relname, c.oid::regclass::text FROM pg_class c "
-            "WHERE c.relnamespace = to_regnamespace(%s) AND c.relkind = 'v' ORDER BY 1",
-            (SCHEMA,),
+            "WHERE c.relnamespace = to_regnamespace(%s) AND c.relkind = 'v' AND c.relname <> ALL (%s) ORDER BY 1",
+            (SCHEMA, list(canonical.OPS_VIEWS)),
         )
         views = reader.fetchall()
         reader.execute(
