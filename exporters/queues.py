@@ -201,9 +201,11 @@ class Queues(Collector):
         self.discovery = Discovery(self._background, prefix)
         self._jobs = Jobs(self.tally)
         self._families = {metric: Family(metric) for metric in GAUGES}
+        self._states: dict[str, QueueState] = {}
+        self._still: list[Block] = []
         self._alike = 0
         self._tail = Tail(events, self.discovery, self.checkpoint, self._jobs)
-        self._reader = StateReader(state, self._tail.ready_since)
+        self._reader = StateReader(state, self._tail)
         self._workers: Mapping[Queue, int] | None = None
         self._held: CheckpointHeldError | None = None
         self._blind: SourceError | None = None
@@ -262,23 +264,32 @@ class Queues(Collector):
         self._alike += len(reading.queues) - len(shown)
         return self._write({name: reading.queues[queue] for name, queue in shown.items()}, shown, reading.now)
 
-    def _write(self, states: Mapping[str, QueueState], queues: Mapping[str, Queue], now: float) -> list[Block]:
+    def _write(self, states: dict[str, QueueState], queues: Mapping[str, Queue], now: float) -> list[Block]:
+        if states != self._states or list(states) != list(self._states):
+            self._states, self._still = states, self._write_states(states)
+        now_ms = int(now * 1000)
         active = {name: self._tail.last_activity(queue) for name, queue in queues.items()}
         values: dict[Metric, Mapping[str, float]] = {
-            IS_PAUSED: {name: state.is_paused for name, state in states.items()},
-            WORKER_PRESENT: {name: state.worker_present for name, state in states.items()},
             OLDEST: {
-                name: max(0.0, now - state.ready_since / 1000)
+                name: max(0, now_ms - state.ready_since) / 1000
                 for name, state in states.items()
                 if state.ready_since is not None
-            },
-            NEXT_DELAYED: {
-                name: state.next_delayed for name, state in states.items() if state.next_delayed is not None
             },
             LAST_ACTIVITY: {name: at / 1000 for name, at in active.items() if at is not None},
         }
         if self._workers is not None:
             values[WORKERS] = {name: self._workers.get(queue, 0) for name, queue in queues.items()}
+        return self._still + [self._families[metric].block(row, row.values()) for metric, row in values.items()]
+
+    def _write_states(self, states: Mapping[str, QueueState]) -> list[Block]:
+        """What does not change by itself."""
+        values: dict[Metric, Mapping[str, float]] = {
+            IS_PAUSED: {name: state.is_paused for name, state in states.items()},
+            WORKER_PRESENT: {name: state.worker_present for name, state in states.items()},
+            NEXT_DELAYED: {
+                name: state.next_delayed for name, state in states.items() if state.next_delayed is not None
+            },
+        }
         columns = zip(*[state.counts for state in states.values()], strict=True)
         counts = [self._families[metric].block(states, column) for metric, column in zip(STATES, columns, strict=False)]
         return counts + [self._families[metric].block(row, row.values()) for metric, row in values.items()]

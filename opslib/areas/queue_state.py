@@ -1,18 +1,21 @@
 """How many jobs of each queue are in which state right now, and how long the oldest has been waiting.
 
-One script reads a batch of queues, so that many queues cost few commands and no command holds the server long. Where
-scripts cannot run (Redis before 7 has no read-only ones, an ACL may refuse them) `queue_state_plain` reads the same
-rows by plain commands. Both write nothing: they work for a user without `@write`.
+One script reads a batch of queues, so that many queues cost few commands and no command holds the server long. The
+batches go out in waves. Redis answers nobody until it is through with all that came at once: between two waves others
+get their turn, and while Redis works at one we look at what the one before said. Where scripts cannot run (Redis before
+7 has no read-only ones, an ACL may refuse them) `queue_state_plain` reads the same rows by plain commands. Both write
+nothing: they work for a user without `@write`.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import hashlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import structlog
 from redis.asyncio import RedisCluster
@@ -26,6 +29,7 @@ from opslib.errors import SourceError
 log = structlog.get_logger()
 
 BATCH = 20  # queues per script: 0.3 ms of the server; 200 would block it for 3 ms
+WAVE = 80  # queues asked about at once: for 0.8 ms nobody else gets an answer
 JOBS = 100  # jobs per script
 FIXED = 11  # what stands in a row before the jobs
 DELAYED_SCALE = 4096  # a delayed job's score is its due time in ms times this, plus a number for the order
@@ -33,14 +37,13 @@ DELAYED_SCALE = 4096  # a delayed job's score is its due time in ms times this, 
 # For each `<queue>:meta` a row: eight counts, paused, worker, score of the next delayed; then the ids of the jobs that
 # may be the oldest waiting: both ends of `wait` and `paused` (new jobs come in on the left, LIFO and stalled ones on
 # the right), the next prioritized job and the first of the lowest priority (which starves first).
-# A queue whose meta is gone answers nil. One with a key of another type in the way answers its error as text, and
-# does not spoil the batch.
+# A queue that has nothing, not even its meta, answers nil. One with a key of another type in the way answers its error
+# as text, and does not spoil the batch.
 QUEUE_SCRIPT = """
 local call = redis.call
 local function read(base)
   local meta, wait, paused = base .. 'meta', base .. 'wait', base .. 'paused'
   local delayed, prioritized = base .. 'delayed', base .. 'prioritized'
-  if call('EXISTS', meta) == 0 then return false end
   local waiting, aside = call('LLEN', wait), call('LLEN', paused)
   local later, ranked = call('ZCARD', delayed), call('ZCARD', prioritized)
   local row = {
@@ -58,7 +61,10 @@ local function read(base)
     local last = tonumber(call('ZRANGE', prioritized, -1, -1, 'WITHSCORES')[2])
     row[#row + 1] = call('ZRANGEBYSCORE', prioritized, last - last % 4294967296, '+inf', 'LIMIT', 0, 1)[1]
   end
-  return row
+  for i = 1, 8 do
+    if row[i] > 0 then return row end
+  end
+  return call('EXISTS', meta) > 0 and row
 end
 local rows = {}
 for i, key in ipairs(KEYS) do
@@ -110,19 +116,46 @@ class Reading:
     queues: dict[Queue, QueueState]
 
 
+class Heard(Protocol):
+    """What the events say."""
+
+    def up_to(self, queue: Queue) -> str | None:
+        """The last event read; what `ready_since` says of this queue is the same until there is another."""
+
+    def ready_since(self, queue: Queue, jobs: Sequence[bytes]) -> list[int | None]:
+        """Since when each of these jobs has been ready for a worker, Unix ms, if the events say it."""
+
+
+@dataclass(slots=True)
+class _Last:
+    """What was read of a queue the last time: as long as nothing changes there is nothing to work out.
+
+    Attributes:
+        row: As the server gave it.
+        heard: The last event then.
+        since: By job, what `ready_since` or its hash said.
+        state: What came of it.
+    """
+
+    row: list[Any]
+    heard: str | None
+    since: dict[bytes, int | None]
+    state: QueueState
+
+
 class StateReader:
     """Reads the state of queues.
 
     Args:
         client: A connection of its own.
-        ready_since: What the events say of jobs: since when each has been ready for a worker, Unix ms, if they say it.
-            Of the others the hash tells; of those put back in line by hand it does not.
+        heard: What the events say of jobs. Of those they say nothing of the hash tells; of those put back in line by
+            hand it does not.
     """
 
-    def __init__(self, client: redis.Client, ready_since: Callable[[Queue, Sequence[bytes]], list[int | None]]) -> None:
+    def __init__(self, client: redis.Client, heard: Heard) -> None:
         self._client = client
-        self._ready_since = ready_since
-        self._known: dict[Queue, dict[bytes, int | None]] = {}
+        self._heard = heard
+        self._last: dict[Queue, _Last] = {}
         self._scripts = True
         self._unreadable: set[Queue] = set()
 
@@ -132,58 +165,79 @@ class StateReader:
         Raises:
             SourceError: The server is away, or lets us read nothing.
         """
+        last: dict[Queue, _Last] = {}
+        unreadable: dict[Queue, bytes] = {}
+
+        def take(queue: Queue, row: Any) -> None:
+            if isinstance(row, list):
+                last[queue] = self._take(queue, row)
+            elif isinstance(row, bytes):
+                unreadable[queue] = row
+
         try:
-            now, answers = await self._rows(queues)
-            rows = {queue: row for queue, row in answers.items() if isinstance(row, list)}
-            since = await self._since({queue: row[FIXED:] for queue, row in rows.items() if len(row) > FIXED})
+            clock = await self._rows(queues, take)
+            await self._ask_hashes(last)
         except SourceError:
             self._scripts = True  # the server that comes back may be another one
             raise
-        unreadable = {queue: row for queue, row in answers.items() if isinstance(row, bytes)}
+        self._last = last
         for queue in unreadable.keys() - self._unreadable:
             log.warning("queue_unreadable", queue=queue.name, error=unreadable[queue].decode("utf-8", "replace"))
         self._unreadable = set(unreadable)
-        if unreadable and not rows:
+        if unreadable and not last:
             error = next(iter(unreadable.values())).decode("utf-8", "replace")
             raise SourceError(f"Redis lets us read no queue: {error}; its user needs {RIGHTS}")
-        return Reading(now, {queue: _state(row, since.get(queue)) for queue, row in rows.items()})
+        return Reading(_seconds(clock), {queue: each.state for queue, each in last.items()})
 
-    async def _since(self, waiting: Mapping[Queue, Sequence[bytes]]) -> dict[Queue, int | None]:
-        """Since when the oldest of these jobs has been ready. A job's hash is asked once."""
-        known: dict[Queue, dict[bytes, int | None]] = {}
-        unknown: list[tuple[Queue, bytes]] = []
-        for queue, jobs in waiting.items():
-            times = known[queue] = dict(zip(jobs, self._ready_since(queue, jobs), strict=True))
-            if None in times.values():
-                before = self._known.get(queue, {})
-                for job in [job for job, at in times.items() if at is None]:
-                    if job in before:
-                        times[job] = before[job]
-                    else:
-                        unknown.append((queue, job))
+    def _take(self, queue: Queue, row: list[Any]) -> _Last:
+        before = self._last.get(queue)
+        heard = self._heard.up_to(queue)
+        if before is not None and before.row == row and before.heard == heard:
+            return before
+        jobs = row[FIXED:]
+        since = dict(zip(jobs, self._heard.ready_since(queue, jobs), strict=True))
+        if before is not None:
+            for job, at in since.items():
+                if at is None:
+                    since[job] = before.since.get(job)
+        return _Last(row, heard, since, _state(row, since.values()))
+
+    async def _ask_hashes(self, last: Mapping[Queue, _Last]) -> None:
+        """Of jobs the events say nothing of, the hash tells since when they have been ready. It is asked once."""
+        unknown = [
+            (queue, job)
+            for queue, each in last.items()
+            if each is not (before := self._last.get(queue))
+            for job, at in each.since.items()
+            if at is None and (before is None or job not in before.since)
+        ]
         for (queue, name), fields in zip(unknown, await self._jobs(unknown), strict=True):
-            job_now = Job.parse(fields) if isinstance(fields, list) else None
-            if job_now is not None and job_now.due is not None:
-                known[queue][name] = max(job_now.due, job_now.processed_on or 0)
-        self._known = known
-        return {
-            queue: min([at for at in times.values() if at is not None], default=None) for queue, times in known.items()
-        }
+            job = Job.parse(fields) if isinstance(fields, list) else None
+            if job is not None and job.due is not None:
+                each = last[queue]
+                each.since[name] = max(job.due, job.processed_on or 0)
+                each.state = _state(each.row, each.since.values())
 
-    async def _rows(self, queues: Sequence[Queue]) -> tuple[float, dict[Queue, Any]]:
-        """The server's time, and per queue a row, None if it is gone, or an error's text."""
+    async def _rows(self, queues: Sequence[Queue], take: Callable[[Queue, Any], None]) -> Any:
+        """Give `take` per queue a row, None if it is gone, or an error's text; returns the server's time."""
         if self._scripts:
             groups = slots(self._client, queues)
             batches = [group[i : i + BATCH] for group in groups for i in range(0, len(group), BATCH)]
-            clock, answers = await self._by_script(
-                QUEUE_SCRIPT, [[queue.key(b"meta") for queue in batch] for batch in batches]
-            )
-            if answers is not None:
-                return _seconds(clock), dict(zip(chain.from_iterable(batches), answers, strict=True))
-            self._scripts = False
-            log.info("queue_scripts_refused", instead="plain commands")
+            keys = [[queue.key(b"meta") for queue in batch] for batch in batches]
+
+            def rows(number: int, answers: Sequence[Any]) -> None:
+                for queue, row in zip(batches[number], answers, strict=True):
+                    take(queue, row)
+
+            try:
+                return await self._by_script(QUEUE_SCRIPT, keys, rows)
+            except _NoScriptsError:
+                self._scripts = False
+                log.info("queue_scripts_refused", instead="plain commands")
         (clock,) = await ask(self._client, [(b"", ("TIME",))])
-        return _seconds(clock), await queue_state_plain.read(self._client, queues)
+        for queue, row in (await queue_state_plain.read(self._client, queues)).items():
+            take(queue, row)
+        return clock
 
     async def _jobs(self, jobs: Sequence[tuple[Queue, bytes]]) -> list[Any]:
         """The fields of jobs; no list in the place of one that cannot be read."""
@@ -191,17 +245,50 @@ class StateReader:
             return []
         if self._scripts and not isinstance(self._client, RedisCluster):
             keys = [queue.key(job) for queue, job in jobs]
-            _, answers = await self._by_script(JOB_SCRIPT, [keys[i : i + JOBS] for i in range(0, len(keys), JOBS)])
-            if answers is not None:
-                return answers
+            found: list[Any] = []
+            with contextlib.suppress(_NoScriptsError):
+                await self._by_script(
+                    JOB_SCRIPT,
+                    [keys[i : i + JOBS] for i in range(0, len(keys), JOBS)],
+                    lambda _, answers: found.extend(answers),
+                )
+                return found
         commands = [(queue.key(job), ("HMGET", queue.key(job), *JOB_FIELDS)) for queue, job in jobs]
         return await ask(self._client, commands)
 
-    async def _by_script(self, script: str, batches: Sequence[Sequence[bytes]]) -> tuple[Any, list[Any] | None]:
-        """The server's clock, and an answer per key; None if this server or this user has no read-only scripts."""
+    async def _by_script(
+        self, script: str, batches: Sequence[Sequence[bytes]], take: Callable[[int, Sequence[Any]], None]
+    ) -> Any:
+        """Run it over the keys of each batch, and give `take` the batch's number and its answers.
+
+        Returns:
+            The server's time.
+
+        Raises:
+            _NoScriptsError: This server or this user has no read-only scripts.
+        """
+        waves = _waves(batches)
+        clock, under_way = None, asyncio.create_task(self._wave(script, [batches[i] for i in waves[0]], first=True))
+        try:
+            for i, wave in enumerate(waves):
+                answers = await under_way
+                if i == 0:
+                    clock = answers.pop(0)
+                if i + 1 < len(waves):
+                    under_way = asyncio.create_task(self._wave(script, [batches[n] for n in waves[i + 1]]))
+                    await asyncio.sleep(0)  # it is sent now; what came is looked at while the server works
+                for number, answer in zip(wave, answers, strict=True):
+                    take(number, answer)
+        finally:
+            under_way.cancel()
+        return clock
+
+    async def _wave(self, script: str, batches: Sequence[Sequence[bytes]], *, first: bool = False) -> list[Any]:
+        """The answers to each batch; before those of the first wave the server's time."""
         sha = hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
         commands: list[tuple[bytes, Command]] = [(keys[0], ("EVALSHA_RO", sha, len(keys), *keys)) for keys in batches]
-        clock, *answers = await ask(self._client, [(b"", ("TIME",)), *commands])
+        answers = await ask(self._client, [(b"", ("TIME",)), *commands] if first else commands)
+        clock = [answers.pop(0)] if first else []
         new = [i for i, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
         if new:
             loaded = await ask(
@@ -210,17 +297,35 @@ class StateReader:
             for i, answer in zip(new, loaded, strict=True):
                 answers[i] = answer
         if any(isinstance(answer, ResponseError) for answer in answers):
-            return clock, None
-        return clock, list(chain.from_iterable(answers))
+            raise _NoScriptsError
+        return clock + answers
 
 
-def _state(row: Sequence[Any], since: int | None) -> QueueState:
+class _NoScriptsError(Exception):
+    """No read-only scripts here."""
+
+
+def _waves(batches: Sequence[Sequence[bytes]]) -> list[list[int]]:
+    """The numbers of the batches that go out together; one wave at least, which asks for the time."""
+    waves: list[list[int]] = [[]]
+    keys = 0
+    for number, batch in enumerate(batches):
+        if keys and keys + len(batch) > WAVE:
+            waves.append([])
+            keys = 0
+        waves[-1].append(number)
+        keys += len(batch)
+    return waves
+
+
+def _state(row: Sequence[Any], since: Iterable[int | None]) -> QueueState:
     """Read a row as the script gives it."""
     waiting, *others = row[:8]
     # Up to version 4 a marker `0:...` lay among the waiting; it is no job.
     markers = sum([id_.startswith(b"0:") for id_ in row[FIXED:]])
     next_delayed = None if row[10] is None else float(row[10]) // DELAYED_SCALE / 1000
-    return QueueState((waiting - markers, *others), row[8], row[9], next_delayed, since)
+    ready = min([at for at in since if at is not None], default=None)
+    return QueueState((waiting - markers, *others), row[8], row[9], next_delayed, ready)
 
 
 def _seconds(clock: Any) -> float:

@@ -45,7 +45,7 @@ async def read(client: redis.Client, queues: Sequence[Queue]) -> dict[Queue, Any
         exists, counts, (delayed, *ends), (first, last) = look[0], look[1:11], look[11:16], look[16:]
         if error is not None:
             rows[queue] = str(error).encode()
-        elif not exists:
+        elif not exists and not any(counts[:8]):
             rows[queue] = None
         else:
             jobs = [job for job in dict.fromkeys((*ends, *first[:1])) if job is not None]

@@ -131,10 +131,17 @@ class Tail:
         self._count = LEAST
         self._reviewed = 0.0
 
+    def up_to(self, queue: Queue) -> str | None:
+        """The last event read of a queue; None if its events are not followed."""
+        followed = self._followed.get(queue)
+        return followed.cursor if followed else None
+
     def ready_since(self, queue: Queue, jobs: Sequence[bytes]) -> list[int | None]:
         """Since when each job has been ready for its next attempt, Unix ms, if the events say so."""
         followed = self._followed.get(queue)
-        return [followed.tracker.ready_since(job) if followed else None for job in jobs]
+        if followed is None:
+            return [None] * len(jobs)
+        return [followed.tracker.ready_since(job) for job in jobs]
 
     def last_activity(self, queue: Queue) -> int | None:
         """When an attempt last began or ended, Unix ms, if the events say so."""

@@ -12,7 +12,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 from redis import exceptions
 from redis.asyncio import Redis, RedisCluster
@@ -38,9 +39,8 @@ AWAY = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Queue:
-    """One queue.
+class Queue(NamedTuple):
+    """One queue; a tuple, because it is hashed and compared thousands of times at each scrape.
 
     Attributes:
         prefix: BullMQ's key prefix.
@@ -50,17 +50,19 @@ class Queue:
     prefix: bytes
     raw: bytes
 
-    def __hash__(self) -> int:
-        return hash(self.raw)  # asked for thousands of times at each scrape; bytes remember theirs
-
     @property
     def name(self) -> str:
         r"""The name as text; bytes that are no UTF-8 show as `\xNN`."""
-        return self.raw.decode("utf-8", "backslashreplace")
+        return _text(self.raw)
 
     def key(self, part: bytes) -> bytes:
         """The key of one of its structures, or of a job by id."""
         return b"%b:%b:%b" % (self.prefix, self.raw, part)
+
+
+@lru_cache(maxsize=4096)  # shown at each scrape
+def _text(raw: bytes) -> str:
+    return raw.decode("utf-8", "backslashreplace")
 
 
 @dataclass(frozen=True, slots=True)

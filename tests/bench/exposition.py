@@ -1,4 +1,4 @@
-"""Rendering 10,000 series against the reference writer."""
+"""Writing pages: 10,000 series against the reference writer, and 100,000 as one scrape after another writes them."""
 
 from __future__ import annotations
 
@@ -8,16 +8,22 @@ from collections.abc import Callable, Iterator
 
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
-from opslib.exposition import Page
+from opslib.exposition import Block, Family, Page
+from opslib.packed import gzipped, plain
+from opslib.spec import Counter
 from opslib.spec import Gauge as OurGauge
+from opslib.tally import Tally
 from tests.bench.line import Line
 
 SERIES = 10_000
+MANY = 100_000
+FAMILIES = 10
 ROUNDS = 9
 
 
 def _median(call: Callable[[], object]) -> float:
     times = []
+    call()
     for _ in range(ROUNDS):
         started = time.process_time()
         call()
@@ -27,6 +33,47 @@ def _median(call: Callable[[], object]) -> float:
 
 def run() -> Iterator[Line]:
     """CPU milliseconds for one page."""
+    yield _against_the_reference()
+    gauges = _gauges()
+    yield Line(f"page of {MANY} gauges, every value new", _median(lambda: plain(gauges())), "target", 50, 1)
+    for share in (0, 0.01, 0.1):
+        counters = _counters(share)
+        what = f"page of {MANY} counters, {share:.0%} of them moved"
+        yield Line(what, _median(lambda counters=counters: plain(counters())), "target", 50, 1)
+        yield Line(f"{what}, gzip", _median(lambda counters=counters: gzipped(counters())), "target", 50, 1)
+
+
+def _gauges() -> Callable[[], list[Block]]:
+    """Gauges with one label, as the queues have them; each page shows other values."""
+    labels = [f"queue-{number}" for number in range(MANY // FAMILIES)]
+    families = [Family(OurGauge(f"bench_jobs_{number}", "Jobs.", ("queue",))) for number in range(FAMILIES)]
+    values = list(range(len(labels)))
+
+    def page() -> list[Block]:
+        values.append(values.pop(0))
+        return [family.block(labels, values) for family in families]
+
+    return page
+
+
+def _counters(share: float) -> Callable[[], list[Block]]:
+    """Counters of an exporter that keeps them; that share of them, spread evenly, moves before each page."""
+    metrics = [Counter(f"bench_jobs_{number}_total", "Jobs.", ("queue", "name")) for number in range(FAMILIES)]
+    tally = Tally(metrics, durable_only=False)
+    series = [(metric, f"queue-{n // 10}", f"name-{n % 10}") for metric in metrics for n in range(MANY // FAMILIES)]
+    for metric, *labels in series:
+        tally.add(metric, *labels)
+    moving = series[:: int(1 / share)] if share else []
+
+    def page() -> list[Block]:
+        for metric, *labels in moving:
+            tally.add(metric, *labels)
+        return tally.blocks()
+
+    return page
+
+
+def _against_the_reference() -> Line:
     registry = CollectorRegistry()
     reference = Gauge("bench_jobs", "Jobs.", ("queue", "state"), registry=registry)
     ours = OurGauge("bench_jobs", "Jobs.", ("queue", "state"))
@@ -36,15 +83,13 @@ def run() -> Iterator[Line]:
         reference.labels(queue, state).set(number)
         samples.append(ours(number, queue=queue, state=state))
 
-    def render() -> str:
+    def render() -> bytes:
         page = Page()
         page.add(samples)
-        return page.render()
+        return plain(page.pieces())
 
-    assert (
-        render().strip().splitlines() == generate_latest(registry).decode().replace(".0\n", "\n").strip().splitlines()
-    )
-    yield Line(
+    assert render().strip().splitlines() == generate_latest(registry).replace(b".0\n", b"\n").strip().splitlines()
+    return Line(
         f"page of {SERIES} series",
         _median(render),
         "prometheus_client",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from opslib.exposition import Page
+from opslib.packed import plain
 from opslib.spec import Counter, Histogram, Metric, Sample
 from opslib.tally import Tally, series_name
 
@@ -15,10 +16,11 @@ METRICS: tuple[Metric, ...] = (JOBS, SECONDS)
 
 def shown(tally: Tally) -> dict[str, tuple[float, ...]]:
     """The page's values by series, which the written blocks show as well."""
-    plain, written = Page(), Page()
-    plain.add(tally.samples())
-    written.add(tally.blocks())
-    assert sorted(plain.render().splitlines()) == sorted(written.render().splitlines())
+    pages = Page(), Page()
+    pages[0].add(tally.samples())
+    pages[1].add(tally.blocks())
+    sampled, written = [sorted(plain(page.pieces()).splitlines()) for page in pages]
+    assert sampled == written
     return {series_name((sample.metric, sample.labels)): sample.value for sample in tally.samples()}
 
 
