@@ -167,17 +167,16 @@ class Tracker:
         return Fact(Kind.STARTED, job, known.name, at, _seconds(ready, at))
 
     def _completed(self, job: bytes, at: int, _: bytes | None) -> Fact:
-        return self._ended(Kind.COMPLETED, job, at)
-
-    def _failed(self, job: bytes, at: int, _: bytes | None) -> Fact:
-        # Somebody may retry it by hand: then its hash is there, and knows the name.
-        return self._ended(Kind.FAILED, job, at)
-
-    def _ended(self, kind: Kind, job: bytes, at: int) -> Fact:
         known = self._job(job)
         self._removed(job, at, None)
         self.last_activity = at
-        return Fact(kind, job, known.name, at, _seconds(known.started, at))
+        return Fact(Kind.COMPLETED, job, known.name, at, _seconds(known.started, at))
+
+    def _failed(self, job: bytes, at: int, _: bytes | None) -> Fact:
+        known = self._job(job)  # remembered: somebody may retry it by hand
+        started, known.ready, known.started = known.started, None, None
+        self.last_activity = at
+        return Fact(Kind.FAILED, job, known.name, at, _seconds(started, at))
 
     def _stalled(self, job: bytes, at: int, _: bytes | None) -> Fact:
         return Fact(Kind.STALLED, job, self._job(job).name, at, None)
