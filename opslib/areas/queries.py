@@ -25,15 +25,18 @@ class NamedQuery:
         name: Unique among all.
         database: `app` reads the application's views, `ops` our own tables.
         doc: What it answers.
-        sql: The statement, with `%(name)s` parameters; without the lines only a filter needs.
-        full: With every line.
+        full: The statement, with `%(name)s` parameters, and with every line.
     """
 
     name: str
     database: Where
     doc: str
-    sql: str
     full: str
+
+    @property
+    def sql(self) -> str:
+        """The statement without any filter."""
+        return self.asking(())
 
     def asking(self, filters: Collection[str]) -> str:
         """The statement with the lines of these filters: those that end in `-- if: NAME`.
@@ -56,7 +59,7 @@ def parse(text: str) -> Iterator[NamedQuery]:
     for head, end in zip(heads, ends, strict=True):
         doc = " ".join(line.removeprefix("-- ") for line in head["doc"].splitlines())
         sql = text[head.end() : end].strip().removesuffix(";")
-        yield NamedQuery(head["name"], cast(Where, head["database"]), doc, _IF.sub("", sql), sql)
+        yield NamedQuery(head["name"], cast(Where, head["database"]), doc, sql)
 
 
 def _load() -> Mapping[str, NamedQuery]:
