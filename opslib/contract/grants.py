@@ -37,6 +37,7 @@ OPS_TABLES = frozenset(
         "flag_states",
         "flag_overrides",
         "flag_syncs",
+        "backup_checks",
     }
 )
 """Tables of schema `ops` an exporter reads."""
@@ -49,6 +50,7 @@ JOB_TABLES = frozenset(
         "job_attempts",
         "job_counts",
         "job_totals",
+        "exporter_series",
         "fact_days",
         "daily_facts",
         "archives",
@@ -57,17 +59,16 @@ JOB_TABLES = frozenset(
         "flag_overrides",
         "flag_syncs",
         "weekly_summaries",
+        "backup_checks",
     }
 )
 """Tables of schema `ops` a job reads."""
-
-TABLES: Mapping[str, frozenset[str]] = MappingProxyType({"ops_exporter": OPS_TABLES, "ops_jobs": JOB_TABLES})
 
 OPS_READS: Mapping[str, frozenset[str]] = MappingProxyType(
     {
         "ops_exporter": OPS_TABLES,
         "ops_grafana": frozenset({"audit_log"}),
-        "ops_jobs": frozenset({"audit_events", "audit_head", "audit_log", "audit_open", "audit_totals"}),
+        "ops_jobs": JOB_TABLES | {"audit_events", "audit_head", "audit_log", "audit_open", "audit_totals"},
     }
 )
 """What each role reads of schema `ops`."""
@@ -110,6 +111,7 @@ FUNCTIONS: Mapping[str, frozenset[str]] = MappingProxyType(
                 "ops.job_prune",
                 "ops.audit_append",
                 "ops.operator_role",
+                "ops.backup_checked",
                 "ops.balance_snapshot",
                 "ops.balances_prune",
                 "ops.flag_applied",
@@ -120,6 +122,8 @@ FUNCTIONS: Mapping[str, frozenset[str]] = MappingProxyType(
                 "ops.facts_save",
                 "ops.archive_verified",
                 "ops.archive_purged",
+                "ops.job_run_lines",
+                "ops.purge_job_runs",
                 "ops_app.purge_sessions",
                 "ops_app.webhook_log_lines",
                 "ops_app.purge_webhook_logs",
