@@ -38,6 +38,7 @@ class Command:
 
 
 COMMANDS: dict[str, Command] = {
+    "app-audit": Command("opsctl.commands.records:app_audit", "What the application's own admins did."),
     "check-config": Command(
         "opsctl.commands.config:check_config", "Check the settings and show where each comes from."
     ),
@@ -46,6 +47,12 @@ COMMANDS: dict[str, Command] = {
     "exporter": Command("opsctl.commands.exporter:exporter", "Publish metrics."),
     "operators": Command("opsctl.commands.operators:operators", "Who may act: add, list, disable, whoami."),
     "migrate": Command("opsctl.commands.migrate:migrate", "Our own schema's migrations."),
+    "orders": Command("opsctl.commands.records:orders", "What was ordered, and what became of it."),
+    "payments": Command("opsctl.commands.records:payments", "What was paid, and through whom."),
+    "reservations": Command("opsctl.commands.records:reservations", "What is set aside for whom."),
+    "sessions": Command("opsctl.commands.records:sessions", "Who is logged in."),
+    "users": Command("opsctl.commands.records:users", "Who has an account."),
+    "webhooks": Command("opsctl.commands.records:webhooks", "Who called us, and how each call ended."),
 }
 
 
