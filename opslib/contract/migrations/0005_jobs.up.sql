@@ -842,7 +842,7 @@ END $$;
 
 -- Schedulers ----------------------------------------------------------------------------------------------------------
 
-CREATE FUNCTION ops.job_declare(p_jobs jsonb, p_by text) RETURNS void
+CREATE FUNCTION ops.job_declare(p_jobs jsonb, p_by text, p_complete boolean) RETURNS void
 LANGUAGE sql SECURITY DEFINER SET search_path = ops, pg_temp AS $$
     WITH declared AS (
         SELECT * FROM jsonb_to_recordset(p_jobs) AS d (
@@ -850,7 +850,7 @@ LANGUAGE sql SECURITY DEFINER SET search_path = ops, pg_temp AS $$
             max_age_seconds double precision, retries integer, retry_seconds double precision, catch_up text, missing text[])
     ), retired AS (
         UPDATE jobs SET retired_at = clock_timestamp()
-        WHERE retired_at IS NULL AND job NOT IN (SELECT job FROM declared)
+        WHERE p_complete AND retired_at IS NULL AND job NOT IN (SELECT job FROM declared)
     )
     INSERT INTO jobs AS j (job, title, queue, schedule, timeout_seconds, max_age_seconds, retries, retry_seconds, catch_up,
                            missing, declared_by)
@@ -866,7 +866,8 @@ LANGUAGE sql SECURITY DEFINER SET search_path = ops, pg_temp AS $$
                                OR j.missing <> excluded.missing
                           THEN greatest(j.slots_from, excluded.slots_from) ELSE j.slots_from END
 $$;
-COMMENT ON FUNCTION ops.job_declare IS 'The jobs there are, as this process knows them; one it does not know is retired.';
+COMMENT ON FUNCTION ops.job_declare IS
+    'The jobs there are, as this process knows them; if it knows all, any other is retired.';
 
 CREATE FUNCTION ops.job_last_slots(OUT job text, OUT last_slot timestamptz, OUT clock timestamptz) RETURNS SETOF record
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = ops, pg_temp AS $$
@@ -1208,18 +1209,19 @@ DO $$ BEGIN
     END IF;
 END $$;
 
+-- statement_timestamp() is stable: a volatile clock would keep every query from reaching the indexes through the view.
 CREATE VIEW ops_view.job_runs AS
 SELECT r.id, r.job,
        CASE WHEN r.outcome IS NOT NULL THEN r.outcome
             WHEN r.attempt IS NULL THEN 'QUEUED'
-            WHEN a.heartbeat_at + a.silent_after < clock_timestamp() THEN 'FAILED'
+            WHEN a.heartbeat_at + a.silent_after < statement_timestamp() THEN 'FAILED'
             ELSE 'RUNNING' END AS state,
        r.slot,
        r.queued_at AS queued,
        r.started_at AS started,
        e.finished,
-       extract(epoch FROM coalesce(r.started_at, e.finished, clock_timestamp()) - r.due_at)::double precision AS queue_delay,
-       extract(epoch FROM coalesce(e.finished, clock_timestamp()) - r.started_at)::double precision AS duration,
+       extract(epoch FROM coalesce(r.started_at, e.finished, statement_timestamp()) - r.due_at)::double precision AS queue_delay,
+       extract(epoch FROM coalesce(e.finished, statement_timestamp()) - r.started_at)::double precision AS duration,
        r.attempts AS attempt,
        a.heartbeat_at AS heartbeat,
        a.node,
@@ -1239,7 +1241,7 @@ FROM ops.job_runs r
 LEFT JOIN ops.job_attempts a ON a.attempt = r.attempt
 CROSS JOIN LATERAL (SELECT CASE
     WHEN r.outcome IS NOT NULL THEN r.finished_at
-    WHEN a.heartbeat_at + a.silent_after < clock_timestamp() THEN a.heartbeat_at + a.silent_after END AS finished) e;
+    WHEN a.heartbeat_at + a.silent_after < statement_timestamp() THEN a.heartbeat_at + a.silent_after END AS finished) e;
 COMMENT ON VIEW ops_view.job_runs IS
     'Every run; state is told from the time too, so it is right with no process alive. Times UTC, queue_delay and duration in '
     'seconds; queue_delay counts from due. For filters: outcome (NULL while unfinished), job, id.';
@@ -1273,7 +1275,7 @@ GRANT EXECUTE ON FUNCTION
 TO ops_jobs, ops_staff;
 
 GRANT EXECUTE ON FUNCTION
-    ops.job_declare(jsonb, text),
+    ops.job_declare(jsonb, text, boolean),
     ops.job_last_slots(),
     ops.job_decide(text, timestamptz[], boolean[]),
     ops.job_count(text, text, bigint),
