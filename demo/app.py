@@ -1,13 +1,19 @@
-"""The application's HTTP side, as far as operators see it: /metrics, /healthz and the catalog."""
+"""The application's HTTP side, as far as operators see it: /metrics, /healthz, the catalog and the admin API."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from uuid import uuid4
 
 import psycopg
 from aiohttp import web
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
+from demo.admin import Admin
 from demo.app_metrics import AppMetrics
 from demo.http import HttpServer
+from demo.orders import Order
+from demo.queues import Queues
 
 
 class App(HttpServer):
@@ -16,12 +22,22 @@ class App(HttpServer):
     Args:
         pool: Its database.
         metrics: Its own counters.
+        queues: Its queues.
+        orders: The model of each order by id.
+
+    Attributes:
+        jwt_secret: Signs the tokens of its administrators.
+        admin: Its admin API.
     """
 
-    def __init__(self, pool: AsyncConnectionPool, metrics: AppMetrics) -> None:
+    def __init__(
+        self, pool: AsyncConnectionPool, metrics: AppMetrics, queues: Queues, orders: Mapping[str, Order]
+    ) -> None:
         super().__init__()
         self._pool = pool
         self.metrics = metrics
+        self.jwt_secret = uuid4().hex
+        self.admin = Admin(pool, self.jwt_secret, queues, orders)
 
     def application(self) -> web.Application:
         """Its routes."""
@@ -29,7 +45,13 @@ class App(HttpServer):
         app.router.add_get("/metrics", self._metrics)
         app.router.add_get("/healthz", self._healthz)
         app.router.add_get("/catalog/products", self._products)
+        self.admin.routes(app)
         return app
+
+    async def start(self) -> None:
+        """Read the flags and listen."""
+        await self.admin.start()
+        await super().start()
 
     async def restart(self) -> None:
         """Leave and come back with all counters at zero."""

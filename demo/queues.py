@@ -157,6 +157,16 @@ class Queues:
             if failures >= attempts:
                 self._at_rest[queue, "failed"] += 1
 
+    async def retry(self, queue: str, job_id: str) -> bool:
+        """Put a failed job back in line, as an administrator does; false if there is none. The truth is not told."""
+        if queue not in self._queues:
+            return False
+        job = await Job.fromId(self._queues[queue], job_id)
+        if job is None or await job.getState() != "failed":
+            return False
+        await job.retry("failed")
+        return True
+
     async def pause(self, queue: str, seconds: float) -> None:
         """Pause a queue for a while."""
         await self._queues[queue].pause()

@@ -109,5 +109,5 @@ async def world(
         stack.push_async_callback(queues.close)
         await queues.open()
         stories.queues = queues
-        app = await stack.enter_async_context(App(pool, metrics))
+        app = await stack.enter_async_context(App(pool, metrics, queues, shop.orders))
         yield World(truth, shop, stories, queues, app, nowpayments, kinguin, resend)

@@ -10,7 +10,7 @@ import asyncio
 import json
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -21,7 +21,7 @@ import httpx
 import stamina
 
 from opslib.circuit import Circuit
-from opslib.errors import SourceError
+from opslib.errors import NotFoundError, SourceError
 
 BUDGET = 5.0
 """Seconds for one question with all its retries."""
@@ -69,11 +69,12 @@ class Endpoint:
 
 
 class _StatusError(Exception):
-    """An answer that is not 200."""
+    """An answer that is not the one wanted."""
 
-    def __init__(self, status: int) -> None:
+    def __init__(self, status: int, method: str) -> None:
         super().__init__(str(status))
         self.status = status
+        self.method = method
 
 
 class ProviderClient:
@@ -126,31 +127,49 @@ class ProviderClient:
             raise self._error(path, f"failed {circuit.failures} times in a row; asking again in {wait:.0f} s")
         succeeded = False
         try:
-            answer = await self._within_budget(path)
+            answer = _parse(await self._within_budget(path, lambda deadline: self._retried(path, deadline)))
             succeeded = True
+        except ValueError:
+            raise self._error(path, f"answered no JSON; check {self.endpoint.base_setting}") from None
         finally:
             circuit.leave(succeeded=succeeded)
         return answer
 
-    async def _within_budget(self, path: str) -> Any:
+    async def send(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
+        """Ask for a change, once: what may have happened already is not asked for again. JSON, or None.
+
+        Args:
+            method: `POST`, `PATCH` or `DELETE`.
+            path: Where, with everything in it quoted.
+            body: Sent as JSON.
+
+        Raises:
+            NotFoundError: There is nothing at `path`.
+            SourceError: Unreachable, hung, refused, or over its limits. The change may have happened all the same.
+        """
+        answer = await self._within_budget(path, lambda _: self._ask(path, method, body))
+        try:
+            return _parse(answer) if answer else None
+        except ValueError:
+            return None  # the status said that it was done; in which words matters to nobody
+
+    async def _within_budget(self, path: str, ask: Callable[[float], Awaitable[bytes]]) -> bytes:
         deadline = self._clock() + BUDGET
         try:
             async with asyncio.timeout(BUDGET):
                 await asyncio.sleep(self._pause(path, deadline))
-                body = await self._retried(path, deadline)
+                return await ask(deadline)
         except TimeoutError:
             raise self._error(path, f"gave no complete answer within {BUDGET:g} s; is it up?") from None
         except _StatusError as exc:
-            raise self._error(path, f"answered {exc.status}; {self._advice(exc.status)}") from None
+            if exc.status == HTTPStatus.NOT_FOUND and exc.method != "GET":
+                raise NotFoundError(f"{self.endpoint.name} {path}: there is no such thing there") from None
+            raise self._error(path, f"answered {exc.status}; {self._advice(exc)}") from None
         except httpx.TimeoutException:
             raise self._error(path, "did not answer in time; is it up, and may this machine reach it?") from None
         except (httpx.HTTPError, httpx.InvalidURL) as exc:
             advice = f"is it up, and is {self.endpoint.base_setting} right?"
             raise self._error(path, f"cannot be reached ({type(exc).__name__}); {advice}") from None
-        try:
-            return json.loads(body, parse_constant=_refuse)
-        except (ValueError, RecursionError):
-            raise self._error(path, f"answered no JSON; check {self.endpoint.base_setting}") from None
 
     async def _retried(self, path: str, deadline: float) -> bytes:
         def again(exc: Exception) -> bool | float:
@@ -165,17 +184,19 @@ class ProviderClient:
             on=again, attempts=ATTEMPTS, timeout=BUDGET, wait_initial=0.1, wait_max=1.0, wait_jitter=0.1
         ):
             with attempt:
-                return await self._ask(path)
+                return await self._ask(path, "GET")
         raise AssertionError  # pragma: no cover - the last attempt raises its own
 
-    async def _ask(self, path: str) -> bytes:
+    async def _ask(self, path: str, method: str, change: Mapping[str, Any] | None = None) -> bytes:
         started = self._clock()
-        async with self._http.stream("GET", self.endpoint.base_url + path) as answer:
+        async with self._http.stream(method, self.endpoint.base_url + path, json=change) as answer:
             self._note(answer)
-            body = await self._body(path, answer) if answer.status_code == HTTPStatus.OK else b""
+            # A question has one good answer; a change may also be accepted, created, or done without a word.
+            good = answer.is_success if method != "GET" else answer.status_code == HTTPStatus.OK
+            body = await self._body(path, answer) if good else b""
         self.latency = self._clock() - started
-        if answer.status_code != HTTPStatus.OK:
-            raise _StatusError(answer.status_code)
+        if not good:
+            raise _StatusError(answer.status_code, method)
         return body
 
     async def _body(self, path: str, answer: httpx.Response) -> bytes:
@@ -226,11 +247,14 @@ class ProviderClient:
             )
         return max(self._not_before - now, 0.0)
 
-    def _advice(self, status: int) -> str:
+    def _advice(self, exc: _StatusError) -> str:
+        status = exc.status
         if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
             return f"check {self.endpoint.key_setting}"
         if status == HTTPStatus.TOO_MANY_REQUESTS:
             return "its quota is used; does something else use the same key?"
+        if exc.method != "GET":
+            return "its log says why"
         if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             return "look at its status page"
         return f"check {self.endpoint.base_setting}"
@@ -245,6 +269,18 @@ def _number(text: str | None) -> float | None:
     except ValueError:
         return None
     return number if math.isfinite(number) and number >= 0 else None
+
+
+def _parse(body: bytes) -> Any:
+    """Read JSON.
+
+    Raises:
+        ValueError: It is none.
+    """
+    try:
+        return json.loads(body, parse_constant=_refuse)
+    except RecursionError:
+        raise ValueError("too deep") from None
 
 
 def _refuse(constant: str) -> None:
