@@ -124,7 +124,7 @@ class Storage:
 
     @property
     def bucket(self) -> str:
-        """The bucket's name."""
+        """Its name."""
         return self.place.bucket
 
     @cached_property
@@ -361,8 +361,11 @@ class Storage:
         found: list[PendingUpload] = []
         more: dict[str, Any] = {}
         while True:
-            with self.calling("list uploads", prefix):
-                answer = self.client.list_multipart_uploads(Bucket=self.bucket, Prefix=prefix, **more)
+            try:
+                with self.calling("list uploads", prefix):
+                    answer = self.client.list_multipart_uploads(Bucket=self.bucket, Prefix=prefix, **more)
+            except UnknownUploadError:
+                return tuple(found)  # rclone's answer while there has never been one
             found += (
                 PendingUpload(entry["Key"], entry["UploadId"], entry["Initiated"].astimezone(UTC))
                 for entry in answer.get("Uploads", [])

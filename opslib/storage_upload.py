@@ -36,12 +36,12 @@ class Upload:
         size: Bytes written so far.
     """
 
-    def __init__(self, storage: Storage, key: str, *, content_type: str, part_bytes: int = PART_BYTES) -> None:
+    def __init__(self, storage: Storage, key: str, *, content_type: str) -> None:
         self.size = 0
         self._storage = storage
         self._key = key
         self._content_type = content_type
-        self._part_bytes = part_bytes
+        self._part_bytes = PART_BYTES
         self._digest = hashlib.sha256()
         self._buffer = bytearray()
         self._begun: PendingUpload | None = None
