@@ -201,7 +201,10 @@ class Queues(Collector):
         self.discovery = Discovery(self._background, prefix)
         self._jobs = Jobs(self.tally)
         self._families = {metric: Family(metric) for metric in GAUGES}
-        self._states: dict[str, QueueState] = {}
+        self._shown: list[Queue] = []
+        self._by_name: dict[str, Queue] = {}
+        self._names: list[str] = []
+        self._states: list[QueueState] = []
         self._still: list[Block] = []
         self._alike = 0
         self._tail = Tail(events, self.discovery, self.checkpoint, self._jobs)
@@ -258,27 +261,28 @@ class Queues(Collector):
         reading = await self._reader.read(list(self.discovery.queues))
         if self._tail.failure is not None:
             raise self._tail.failure  # a queue whose events go by unseen is not watched
-        shown: dict[str, Queue] = {}
-        for queue in reading.queues:
-            shown.setdefault(queue.name, queue)
-        self._alike += len(reading.queues) - len(shown)
-        return self._write({name: reading.queues[queue] for name, queue in shown.items()}, shown, reading.now)
+        if list(reading.queues) != self._shown:
+            self._shown = list(reading.queues)
+            self._by_name = {}
+            for queue in self._shown:
+                self._by_name.setdefault(queue.name, queue)
+        self._alike += len(self._shown) - len(self._by_name)
+        return self._write([reading.queues[queue] for queue in self._by_name.values()], int(reading.now * 1000))
 
-    def _write(self, states: dict[str, QueueState], queues: Mapping[str, Queue], now: float) -> list[Block]:
-        if states != self._states or list(states) != list(self._states):
-            self._states, self._still = states, self._write_states(states)
-        now_ms = int(now * 1000)
-        active = {name: self._tail.last_activity(queue) for name, queue in queues.items()}
+    def _write(self, states: list[QueueState], now: int) -> list[Block]:
+        names, queues = list(self._by_name), self._by_name.values()
+        if states != self._states or names != self._names:
+            self._states, self._names = states, names
+            self._still = self._write_states(dict(zip(names, states, strict=True)))
+        ready = {name: state.ready_since for name, state in zip(names, states, strict=True)}
+        active = [self._tail.last_activity(queue) for queue in queues]
         values: dict[Metric, Mapping[str, float]] = {
-            OLDEST: {
-                name: max(0, now_ms - state.ready_since) / 1000
-                for name, state in states.items()
-                if state.ready_since is not None
-            },
-            LAST_ACTIVITY: {name: at / 1000 for name, at in active.items() if at is not None},
+            OLDEST: {name: max(0, now - at) / 1000 for name, at in ready.items() if at is not None},
+            LAST_ACTIVITY: {name: at / 1000 for name, at in zip(names, active, strict=True) if at is not None},
         }
         if self._workers is not None:
-            values[WORKERS] = {name: self._workers.get(queue, 0) for name, queue in queues.items()}
+            workers = self._workers
+            values[WORKERS] = {name: workers.get(queue, 0) for name, queue in self._by_name.items()}
         return self._still + [self._families[metric].block(row, row.values()) for metric, row in values.items()]
 
     def _write_states(self, states: Mapping[str, QueueState]) -> list[Block]:

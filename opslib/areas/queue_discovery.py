@@ -90,7 +90,7 @@ async def attached(client: redis.Client, queues: Iterable[Queue]) -> Mapping[Que
         SourceError: The server is away.
     """
     try:
-        lists = [await _tell(client, node, ("CLIENT LIST",)) for node in await _primaries(client)]
+        lists = [await _tell(client, node, ("CLIENT", "LIST")) for node in await _primaries(client)]
     except SourceError as exc:
         if isinstance(exc.__cause__, exceptions.ResponseError):
             return None  # refused by the ACL, or not offered by a hosted Redis

@@ -9,12 +9,12 @@ nothing: they work for a user without `@write`.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import hashlib
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import Any, NamedTuple, Protocol
 
 import structlog
@@ -23,13 +23,13 @@ from redis.exceptions import NoScriptError, ResponseError
 
 from opslib import redis
 from opslib.areas import queue_state_plain
-from opslib.areas.queues import JOB_FIELDS, RIGHTS, Command, Job, Queue, ask, slots
+from opslib.areas.queues import JOB_FIELDS, RIGHTS, Command, Job, Queue, ask, ask_in_turns, slots
 from opslib.errors import SourceError
 
 log = structlog.get_logger()
 
 BATCH = 20  # queues per script: 0.3 ms of the server; 200 would block it for 3 ms
-WAVE = 80  # queues asked about at once: for 0.8 ms nobody else gets an answer
+WAVE = 60  # queues asked about at once: for 0.6 ms nobody else gets an answer
 JOBS = 100  # jobs per script
 FIXED = 11  # what stands in a row before the jobs
 DELAYED_SCALE = 4096  # a delayed job's score is its due time in ms times this, plus a number for the order
@@ -267,55 +267,45 @@ class StateReader:
         Raises:
             _NoScriptsError: This server or this user has no read-only scripts.
         """
-        waves = _waves(batches)
-        clock, under_way = None, asyncio.create_task(self._wave(script, [batches[i] for i in waves[0]], first=True))
-        try:
-            for i, wave in enumerate(waves):
-                answers = await under_way
-                if i == 0:
-                    clock = answers.pop(0)
-                if i + 1 < len(waves):
-                    under_way = asyncio.create_task(self._wave(script, [batches[n] for n in waves[i + 1]]))
-                    await asyncio.sleep(0)  # it is sent now; what came is looked at while the server works
-                for number, answer in zip(wave, answers, strict=True):
-                    take(number, answer)
-        finally:
-            under_way.cancel()
-        return clock
-
-    async def _wave(self, script: str, batches: Sequence[Sequence[bytes]], *, first: bool = False) -> list[Any]:
-        """The answers to each batch; before those of the first wave the server's time."""
         sha = hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
-        commands: list[tuple[bytes, Command]] = [(keys[0], ("EVALSHA_RO", sha, len(keys), *keys)) for keys in batches]
-        answers = await ask(self._client, [(b"", ("TIME",)), *commands] if first else commands)
-        clock = [answers.pop(0)] if first else []
-        new = [i for i, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
+        waves: list[list[tuple[bytes, Command]]] = [[(b"", ("TIME",))]]
+        asked = 0
+        for keys in batches:
+            if asked and asked + len(keys) > WAVE:
+                waves.append([])
+                asked = 0
+            asked += len(keys)
+            waves[-1].append((keys[0], ("EVALSHA_RO", sha, len(keys), *keys)))
+        clock: list[Any] = []
+        number = count(0)
+        new: list[int] = []
+
+        def tell(answer: Any) -> None:
+            if not clock:
+                clock.append(answer)
+                return
+            batch = next(number)
+            if isinstance(answer, NoScriptError):
+                new.append(batch)
+            elif isinstance(answer, ResponseError):
+                raise _NoScriptsError
+            else:
+                take(batch, answer)
+
+        await ask_in_turns(self._client, waves, tell)
         if new:
-            loaded = await ask(
-                self._client, [(batches[i][0], ("EVAL_RO", script, len(batches[i]), *batches[i])) for i in new]
-            )
-            for i, answer in zip(new, loaded, strict=True):
-                answers[i] = answer
-        if any(isinstance(answer, ResponseError) for answer in answers):
-            raise _NoScriptsError
-        return clock + answers
+            loading: list[tuple[bytes, Command]] = [
+                (batches[i][0], ("EVAL_RO", script, len(batches[i]), *batches[i])) for i in new
+            ]
+            for i, answer in zip(new, await ask(self._client, loading), strict=True):
+                if isinstance(answer, ResponseError):
+                    raise _NoScriptsError from answer
+                take(i, answer)
+        return clock[0]
 
 
 class _NoScriptsError(Exception):
     """No read-only scripts here."""
-
-
-def _waves(batches: Sequence[Sequence[bytes]]) -> list[list[int]]:
-    """The numbers of the batches that go out together; one wave at least, which asks for the time."""
-    waves: list[list[int]] = [[]]
-    keys = 0
-    for number, batch in enumerate(batches):
-        if keys and keys + len(batch) > WAVE:
-            waves.append([])
-            keys = 0
-        waves[-1].append(number)
-        keys += len(batch)
-    return waves
 
 
 def _state(row: Sequence[Any], since: Iterable[int | None]) -> QueueState:

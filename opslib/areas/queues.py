@@ -10,11 +10,12 @@ Source of the layout: bullmq 5.63.0 to 6.7.0 (`QueueKeys`, the Lua scripts), che
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+import hiredis
 from redis import exceptions
 from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.cluster import ClusterNode
@@ -121,8 +122,9 @@ def connect(url: str, *, name: str, timeout: float) -> redis.Client:
         timeout: Seconds for connecting and for each answer.
     """
     client = redis.client(url, name=name, timeout=timeout)
-    for command in ("XREAD", "ZRANGE", "ZRANGEBYSCORE", "SCAN", "TIME", "CLIENT LIST", "HEXISTS"):
-        client.set_response_callback(command, _as_sent)
+    if isinstance(client, RedisCluster):
+        for command in ("XREAD", "ZRANGE", "ZRANGEBYSCORE", "SCAN", "TIME", "HEXISTS"):
+            client.set_response_callback(command, _as_sent)
     return client
 
 
@@ -143,28 +145,74 @@ async def ask(client: redis.Client, commands: Sequence[tuple[bytes | ClusterNode
     Raises:
         SourceError: The server is away, hung, loading, or its cluster down.
     """
-    if not commands:
-        return []
+    answers: list[Any] = []
+    await ask_in_turns(client, [commands], answers.append)
+    return answers
+
+
+async def ask_in_turns(
+    client: redis.Client,
+    turns: Sequence[Sequence[tuple[bytes | ClusterNode, Command]]],
+    tell: Callable[[Any], None],
+) -> None:
+    """As `ask`, one round trip per turn; `tell` is given each answer as it comes, while the server works at the next.
+
+    A server answers nobody else until it is through with all that came at once: between two turns it does.
+    """
     try:
         if isinstance(client, RedisCluster):
-            await client.initialize()
-        # Pipelines of both kinds; only the cluster's takes a target.
-        pipeline: Any = client.pipeline(transaction=False) if isinstance(client, Redis) else client.pipeline()
-        for where, command in commands:
-            if isinstance(client, RedisCluster):
-                # Typed for text only; a key's bytes are hashed all the same.
-                node = where if isinstance(where, ClusterNode) else client.get_node_from_key(where)  # type: ignore[arg-type]
-                pipeline.execute_command(*command, target_nodes=node)
-            else:
-                pipeline.execute_command(*command)
-        answers: list[Any] = await pipeline.execute(raise_on_error=False)
-        for answer in answers:
-            if isinstance(answer, AWAY):
-                raise answer
+            for commands in turns:
+                for answer in await _ask_cluster(client, commands):
+                    tell(answer)
+        else:
+            await _ask_server(client, [[command for _, command in commands] for commands in turns], tell)
     except AWAY as exc:
         if isinstance(client, RedisCluster):
             await client.aclose()  # the nodes may have changed places: look again next time
         raise away(exc) from exc
+
+
+async def _ask_server(client: Redis, turns: Sequence[Sequence[Command]], tell: Callable[[Any], None]) -> None:
+    """What the client's pipeline does in half the time; that packs in Python, and converts each answer."""
+    waiting = [(len(commands), b"".join(map(_pack, commands))) for commands in turns if commands]
+    if not waiting:
+        return
+    pool = client.connection_pool
+    connection = await pool.get_connection()  # type: ignore[no-untyped-call]
+    try:
+        await connection.send_packed_command(waiting[0][1], check_health=False)
+        for turn, (count, _) in enumerate(waiting):
+            for number in range(count):
+                try:
+                    answer = await connection.read_response()
+                except exceptions.ResponseError as exc:
+                    answer = exc
+                if number == 0 and turn + 1 < len(waiting):  # answers come all at once: it is through with this turn
+                    await connection.send_packed_command(waiting[turn + 1][1], check_health=False)
+                tell(answer)
+    except BaseException:
+        await connection.disconnect(nowait=True)  # what it would answer next belongs to this question
+        raise
+    finally:
+        await pool.release(connection)
+
+
+_pack: Callable[[Command], bytes] = hiredis.pack_command  # type: ignore[assignment] # typed for tuples of one
+
+
+async def _ask_cluster(client: RedisCluster, commands: Sequence[tuple[bytes | ClusterNode, Command]]) -> list[Any]:
+    if not commands:
+        return []
+    await client.initialize()
+    pipeline = client.pipeline()
+    for where, command in commands:
+        # Typed for text only; a key's bytes are hashed all the same.
+        node = where if isinstance(where, ClusterNode) else client.get_node_from_key(where)  # type: ignore[arg-type]
+        pipeline.execute_command(*command, target_nodes=node)
+    answers: list[Any] = await pipeline.execute(raise_on_error=False)
+    for answer in answers:
+        if isinstance(answer, AWAY):
+            raise answer
     return answers
 
 
