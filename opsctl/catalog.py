@@ -21,6 +21,7 @@ SUBJECTS: dict[str, str] = {
 
 JOBS: dict[str, str] = {
     "balance-snapshot": "jobs.balance_snapshot:JOB",
+    "flag-sync": "jobs.flag_sync:JOB",
 }
 
 

@@ -123,6 +123,8 @@ BaseUrl = Annotated[str, AfterValidator(_base_url)]
 Listen = Annotated[str, AfterValidator(_listen)]
 ExistingFile = Annotated[Path, AfterValidator(_file)]
 ExistingFolder = Annotated[Path, AfterValidator(_folder)]
+KeepDays = Annotated[int, Field(ge=8, le=36_500)]
+"""Less would reach into days the ledger and the facts still read; the database refuses it, too."""
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 LowerCase = BeforeValidator(_lower)
 

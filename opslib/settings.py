@@ -24,6 +24,7 @@ from opslib.setting_types import (
     BaseUrl,
     ExistingFile,
     ExistingFolder,
+    KeepDays,
     Listen,
     LowerCase,
     PostgresDsn,
@@ -112,6 +113,26 @@ class Settings(BaseModel):
     ops_ledger_refresh_seconds: Seconds = _plain("seconds", "How often the ledger is read.", 5.0)
     ops_ledger_gauges_seconds: Seconds = _plain(
         "seconds", "How often whole tables are asked: statuses, reconciliation.", 60.0
+    )
+    ops_keep_webhook_log_days: KeepDays = _plain(
+        "days, 8 or more", "Webhook rows older than this are archived, then deleted.", 30
+    )
+    ops_keep_job_run_days: KeepDays = _plain(
+        "days, 8 or more", "Job runs older than this are archived, then deleted.", 90
+    )
+    ops_flags_file: str | None = _plain("path", "The feature flags as they are meant to be, in YAML.")
+    ops_flags_via: Annotated[Literal["api", "table"], LowerCase] = _plain(
+        "api or table",
+        "How flags are set: by the application's admin API, or in its table, which it reads when it next starts.",
+        "api",
+    )
+    ops_weekly_subscribers: str | None = _plain(
+        "ids", "Ids of the users who get the weekly summary, with commas between, beside those the adapter names."
+    )
+    ops_report_queue: str = _plain("text", "The BullMQ queue that makes their reports.", "reports")
+    ops_email_queue: str = _plain("text", "The BullMQ queue that sends their e-mails.", "email")
+    ops_runs_keep_days: Annotated[int, Field(ge=1, le=36_500)] = _plain(
+        "days", "How long runs of jobs are kept; their counts stay.", 90
     )
     ops_log_format: Annotated[Literal["auto", "json", "console"], LowerCase] = _plain(
         "auto, json or console", "auto: console on a terminal, else JSON.", "auto"
