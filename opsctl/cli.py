@@ -1,6 +1,7 @@
 """`opsctl`: parse, call, print. Commands load when they are typed, so that `--help` costs next to nothing.
 
-Exit codes: 0 done, 1 a check or action failed, 2 wrong usage or settings.
+Exit codes: 0 done, 1 a check or action failed, 2 wrong usage or settings, 3 refused by the guard, 4 not found,
+5 a backend is unreachable or answers nonsense.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import sys
 import click
 
 from opsctl import catalog
+from opsctl.kinds import demand
 
 
 class Lazy(click.Group):
@@ -21,10 +23,14 @@ class Lazy(click.Group):
         return sorted(catalog.COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import the command asked for."""
+        """Import the command asked for. One that does not say whether it changes anything does not run."""
         del ctx
         entry = catalog.COMMANDS.get(cmd_name)
-        return None if entry is None else catalog.load(entry.target)
+        if entry is None:
+            return None
+        command: click.Command = catalog.load(entry.target)
+        demand(command, cmd_name)
+        return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands without importing one."""
@@ -41,7 +47,10 @@ def _version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:  # n
         ctx.exit()
 
 
-@click.group(cls=Lazy, context_settings={"help_option_names": ["-h", "--help"]})
+EXIT_CODES = "Exit codes: 0 done, 1 failed, 2 wrong usage or settings, 3 refused, 4 not found, 5 backend unreachable."
+
+
+@click.group(cls=Lazy, context_settings={"help_option_names": ["-h", "--help"]}, epilog=EXIT_CODES)
 @click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_version)
 def cli() -> None:
     """See, be called, act and recover: operations of a shop on Postgres, Redis/BullMQ and R2."""
@@ -52,13 +61,13 @@ def main() -> None:
     try:
         cli(prog_name="opsctl")
     except Exception as exc:
-        from opslib.errors import ConfigError, OpsError  # noqa: PLC0415 - only on an error
+        from opslib.errors import OpsError  # noqa: PLC0415 - only on an error
         from opslib.redact import redact  # noqa: PLC0415 - only on an error
 
         if not isinstance(exc, OpsError):
             raise
         click.secho(f"opsctl: {redact(str(exc))}", fg="red", err=True)
-        sys.exit(2 if isinstance(exc, ConfigError) else 1)
+        sys.exit(exc.exit_code)
 
 
 if __name__ == "__main__":

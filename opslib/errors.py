@@ -2,15 +2,21 @@
 
 
 class OpsError(Exception):
-    """Anything this project raises on purpose. The CLI prints it without a traceback and exits 1."""
+    """Anything this project raises on purpose. The CLI prints it without a traceback and exits with its code."""
+
+    exit_code = 1
 
 
 class ConfigError(OpsError):
-    """The settings are incomplete or wrong. The CLI exits 2."""
+    """The settings are incomplete or wrong."""
+
+    exit_code = 2
 
 
 class SourceError(OpsError):
     """A backend (Redis, Postgres, a provider, the application) is unreachable, hung, or answered nonsense."""
+
+    exit_code = 5
 
 
 class ContractError(OpsError):
@@ -38,8 +44,12 @@ class StorageError(SourceError):
 
 
 class RefusedError(OpsError):
-    """The guard refused an action: role, reason or confirmation is missing. The CLI exits 3."""
+    """The guard refused an action: role, reason or confirmation is missing."""
+
+    exit_code = 3
 
 
 class NotFoundError(OpsError):
-    """What was asked for does not exist. The CLI exits 4."""
+    """What was asked for does not exist."""
+
+    exit_code = 4

@@ -8,9 +8,11 @@ the waiting call with an error; the pool replaces the connection.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from typing import Any, TypeVar
 
 import psycopg
@@ -26,6 +28,24 @@ Params = Mapping[str, Any] | Sequence[Any]
 
 CONNECT_TIMEOUT = 2  # seconds; the least libpq accepts
 KEEPALIVES = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 20_000}
+
+
+_reading: ContextVar[bool] = ContextVar("reading", default=False)
+
+
+@contextlib.contextmanager
+def reading() -> Iterator[None]:
+    """Whatever connects meanwhile cannot write: the server refuses. So a command that says it only reads does."""
+    token = _reading.set(True)
+    try:
+        yield
+    finally:
+        _reading.reset(token)
+
+
+def only_reading() -> bool:
+    """Are we within `reading`?"""
+    return _reading.get()
 
 
 def conninfo(dsn: str, *, application_name: str) -> str:
@@ -78,7 +98,7 @@ class Database:
     def __init__(
         self, dsn: str, *, application_name: str, read_only: bool = False, size: int = 3, statement_timeout: float = 5
     ) -> None:
-        self._read_only = read_only
+        self._read_only = read_only or only_reading()
         self._statement_timeout = statement_timeout
         self._slots = asyncio.Semaphore(size - 1)  # one connection stays free for the ping
         self._ping: asyncio.Task[None] | None = None

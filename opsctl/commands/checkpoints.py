@@ -13,6 +13,7 @@ from psycopg.rows import dict_row
 from rich.console import Console
 from rich.table import Table
 
+from opsctl.kinds import reads
 from opslib import settings
 from opslib.areas.queries import NAMED
 from opslib.contract.session import connect
@@ -23,6 +24,7 @@ Rows = Sequence[Mapping[str, Any]]
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
+@reads
 def checkpoints(*, as_json: bool) -> None:
     """Show where each exporter stands, and how far each family of the ledger has counted."""
     exporters, families = _read()

@@ -10,11 +10,13 @@ from rich.console import Console
 from rich.table import Table
 
 from opsctl import catalog
+from opsctl.kinds import reads
 from opslib import settings
 
 
 @click.command("check-config")
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
+@reads
 def check_config(*, as_json: bool) -> None:
     """Check every setting; show its value, or `set` for a secret, and its origin.
 

@@ -12,6 +12,7 @@ from dataclasses import asdict
 
 import click
 
+from opsctl.kinds import deploys
 from opslib import settings
 from opslib.contract import check as checks
 from opslib.contract import contract as views
@@ -29,6 +30,7 @@ def contract() -> None:
 
 @contract.command()
 @as_json
+@deploys
 def apply(*, as_json: bool) -> None:
     """Make every view anew. Those that no longer fit are named, the rest stand; then the exit code is 1."""
     outcome = views.apply(*_dsns())
@@ -37,6 +39,7 @@ def apply(*, as_json: bool) -> None:
 
 @contract.command()
 @as_json
+@deploys
 def suspend(*, as_json: bool) -> None:
     """Remove every view, so that the application may alter its tables. Run it before the application's migrations."""
     outcome = views.suspend(*_dsns())
@@ -45,6 +48,7 @@ def suspend(*, as_json: bool) -> None:
 
 @contract.command()
 @as_json
+@deploys
 def check(*, as_json: bool) -> None:
     """Prove views, columns, values, indexes, query plans and grants against the live database.
 
@@ -61,6 +65,7 @@ def check(*, as_json: bool) -> None:
 @contract.command()
 @click.option("--apply", is_flag=True, help="Make the missing indexes; the application goes on meanwhile.")
 @as_json
+@deploys
 def tune(*, apply: bool, as_json: bool) -> None:
     """Print the statements that make the indexes our queries rely on, or make them. Exit code 1: some are missing."""
     tuned = tuning.tune(_dsns()[0], apply=apply)

@@ -8,6 +8,7 @@ import click
 
 from opsctl import catalog
 from opsctl.commands.checkpoints import checkpoints
+from opsctl.kinds import serves
 from opslib import log, sentry, server, settings
 from opslib.errors import ConfigError
 from opslib.setting_types import parse_listen
@@ -24,6 +25,7 @@ exporter.add_command(checkpoints)
 @exporter.command()
 @click.argument("subjects", nargs=-1, type=click.Choice(list(catalog.SUBJECTS)), metavar="[SUBJECT]...")
 @click.option("--listen", metavar="HOST:PORT", help="Where to answer; OPS_LISTEN, or 127.0.0.1:9401, by default.")
+@serves
 def run(subjects: tuple[str, ...], listen: str | None) -> None:
     """Run the named exporters (queues, ledger, providers, app) in one process; none named: all that have settings.
 

@@ -12,6 +12,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from opsctl.kinds import deploys, reads
 from opslib import settings
 from opslib.contract import migrate as migrations
 from opslib.contract.migrate import Migration, State
@@ -24,6 +25,7 @@ def migrate() -> None:
 
 @migrate.command()
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
+@reads
 def status(*, as_json: bool) -> None:
     """Show which migrations stand. Exit code 1 when files and database contradict each other."""
     steps = migrations.status(_dsn())
@@ -42,6 +44,7 @@ def status(*, as_json: bool) -> None:
 @migrate.command()
 @click.option("--to", type=click.IntRange(min=0), metavar="N", help="Stop after version N.")
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
+@deploys
 def up(to: int | None, *, as_json: bool) -> None:
     """Apply what is pending. Safe to run twice at once: the second waits and finds nothing to do."""
     _report(migrations.up(_dsn(), to), "applied", "nothing to apply", as_json=as_json)
@@ -52,6 +55,7 @@ def up(to: int | None, *, as_json: bool) -> None:
     "--to", type=click.IntRange(min=0), metavar="N", help="Take back every version above N; 0 takes back all."
 )
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
+@deploys
 def down(to: int | None, *, as_json: bool) -> None:
     """Take back the newest migration, or all above N. What its tables held is gone."""
     _report(migrations.down(_dsn(), to), "taken back", "nothing to take back", as_json=as_json)

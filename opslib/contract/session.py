@@ -10,7 +10,7 @@ import psycopg
 from psycopg import errors
 
 from opslib.errors import SourceError
-from opslib.postgres import conninfo, describe
+from opslib.postgres import conninfo, describe, only_reading
 
 LOCK_TIMEOUT = timedelta(seconds=2)
 """Longest wait for a lock. Whoever wants the same lock after us waits behind us, so this is also the longest we can
@@ -40,6 +40,8 @@ def connect(dsn: str, application_name: str) -> Iterator[psycopg.Connection]:
         raise SourceError(f"Postgres: {describe(exc)}; check the DSN and that the server is up") from exc
     try:
         with connection:
+            if only_reading():
+                connection.execute("SET default_transaction_read_only = on")
             yield connection
     except errors.InsufficientPrivilege as exc:
         raise SourceError(f"Postgres: {describe(exc)}; connect as the owner of the database") from exc

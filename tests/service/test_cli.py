@@ -64,10 +64,10 @@ def test_wrong_use_is_exit_code_2_and_says_what_to_do(arguments: tuple[str, ...]
     assert "Traceback" not in ended.stderr
 
 
-def test_an_unreachable_database_is_exit_code_1(tmp_path: Path) -> None:
+def test_an_unreachable_database_is_exit_code_5(tmp_path: Path) -> None:
     """A failure of the world, not of the words."""
     ended = opsctl("migrate", "status", DATABASE_URL=f"postgresql:///shop?host={tmp_path}")
-    assert ended.returncode == 1
+    assert ended.returncode == 5
     assert "Traceback" not in ended.stderr
 
 

@@ -125,7 +125,7 @@ def test_nobody_writes_directly(login: Login, owner: psycopg.Connection, relatio
     assert held.fetchall() == []
 
 
-@pytest.mark.parametrize("role", ["ops_grafana", "ops_exporter"])
+@pytest.mark.parametrize("role", ["ops_grafana", "ops_exporter", "ops_jobs"])
 def test_reads_what_is_declared(login: Login, relations: list[Relation], role: str) -> None:
     """A role reads its views, an exporter our own tables too, and nothing else at all."""
     connection = login(role)
@@ -133,8 +133,7 @@ def test_reads_what_is_declared(login: Login, relations: list[Relation], role: s
         (relation.schema, relation.name) for relation in relations if allowed(connection, f"SELECT * FROM {relation}")
     }
     expected = {("ops_view", view) for view in (*VIEWS, *OPS_VIEWS)}
-    if role == "ops_exporter":
-        expected |= {("ops", table) for table in grants.OPS_TABLES}
+    expected |= {("ops", table) for table in grants.OPS_READS[role]}
     assert readable == expected
 
 
