@@ -17,11 +17,15 @@ SUBJECTS: dict[str, str] = {
     "ledger": "exporters.ledger:SUBJECT",
     "providers": "exporters.providers:SUBJECT",
     "app": "exporters.app:SUBJECT",
+    "runs": "exporters.runs:SUBJECT",
 }
 
 JOBS: dict[str, str] = {
+    "backup-database": "jobs.backup_database:JOB",
     "balance-snapshot": "jobs.balance_snapshot:JOB",
     "flag-sync": "jobs.flag_sync:JOB",
+    "restore-drill": "jobs.restore_drill:JOB",
+    "verify-backup": "jobs.verify_backup:JOB",
 }
 
 
