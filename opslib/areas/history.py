@@ -1,7 +1,7 @@
 """What ran: the history a page at a time, and what it says about each job.
 
-A page ends with a run; the next one begins before it (`before`). Unlike an offset that costs the same on every page, and
-runs that come in meanwhile shift nothing.
+A page ends with a run; the next one begins before it (`before`). Unlike an offset that costs the same on every page,
+and runs that come in meanwhile shift nothing.
 """
 
 from __future__ import annotations
