@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
+from exporters.signals import app as signals
 from opslib.areas import app_totals
 from opslib.checkpoint import Checkpoint
 from opslib.collector import CHECKPOINT_LAG, Collector, Every
@@ -155,4 +156,6 @@ SUBJECT = Subject(
     needs=("APP_METRICS_URL",),
     metrics=(RESTARTS,),
     collectors="exporters.app:collectors",
+    signals=signals.SIGNALS,
+    alerts=signals.ALERTS,
 )

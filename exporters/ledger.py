@@ -15,6 +15,7 @@ from datetime import timedelta
 from itertools import product
 
 from exporters import contract, reconciliation
+from exporters.signals import ledger as signals
 from opslib.areas import app_totals
 from opslib.areas.ledger import Family, Ledger, Row
 from opslib.areas.queries import NAMED
@@ -212,4 +213,7 @@ SUBJECT = Subject(
     needs=("DATABASE_URL",),
     metrics=(*METRICS, *reconciliation.METRICS, *contract.METRICS),
     collectors="exporters.ledger:collectors",
+    signals=signals.SIGNALS,
+    objectives=signals.OBJECTIVES,
+    alerts=signals.ALERTS,
 )

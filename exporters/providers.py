@@ -16,6 +16,7 @@ from datetime import UTC, datetime, timedelta
 
 import structlog
 
+from exporters.signals import providers as signals
 from opslib.areas.balances import PROVIDERS, Amounts, Provider, most, runway
 from opslib.areas.queries import NAMED
 from opslib.checkpoint import Checkpoint
@@ -223,4 +224,7 @@ SUBJECT = Subject(
     needs_one=tuple(provider.key for provider in PROVIDERS),
     metrics=(UP, BALANCE, AGE, LATENCY, REMAINING, QUOTA_ERRORS, RUNWAY),
     collectors="exporters.providers:collectors",
+    signals=signals.SIGNALS,
+    objectives=signals.OBJECTIVES,
+    alerts=signals.ALERTS,
 )

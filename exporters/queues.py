@@ -13,6 +13,7 @@ from collections.abc import Coroutine, Iterable, Mapping, Sequence
 
 import structlog
 
+from exporters.signals import queues as signals
 from opslib import redis
 from opslib.areas.queue_discovery import Discovery, attached
 from opslib.areas.queue_events import Fact, Kind
@@ -368,4 +369,6 @@ SUBJECT = Subject(
     needs=("REDIS_URL",),
     metrics=(*GAUGES, *COUNTED),
     collectors="exporters.queues:collectors",
+    signals=signals.SIGNALS,
+    alerts=signals.ALERTS,
 )

@@ -5,19 +5,32 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from exporters.signals import itself
 from opsctl import catalog
-from opsctl.render import markdown
+from opsctl.render import markdown, rules
 from opslib.collector import SELF_METRICS
 from opslib.contract import canonical
 from opslib.server import PAGE_METRICS
 from opslib.settings import FIELDS
+from opslib.spec import Subject
 
 ROOT = Path(__file__).parent.parent
+
+ITSELF = Subject(
+    name="exporters",
+    title="The exporters themselves",
+    needs=(),
+    metrics=(*SELF_METRICS, *PAGE_METRICS),
+    collectors="",  # on every exporter's page
+    signals=itself.SIGNALS,
+    alerts=itself.ALERTS,
+)
 
 
 def files() -> dict[Path, str]:
     """Every generated file with what it should hold."""
     subjects = [catalog.subject(name) for name in catalog.SUBJECTS]
+    watched = [*subjects, ITSELF]
     settings = (
         (f"`{f.name}`" + (" (secret)" if f.secret else ""), f.kind, f"`{f.default}`" if f.default else "-", f.meaning)
         for f in FIELDS
@@ -26,6 +39,7 @@ def files() -> dict[Path, str]:
         ROOT / "docs/metrics.md": markdown.metrics(subjects, (*SELF_METRICS, *PAGE_METRICS)),
         ROOT / "docs/views.md": markdown.views(canonical.VIEWS),
         ROOT / "docs/settings.md": markdown.settings(settings),
+        **{ROOT / f"prometheus/rules/{subject.name}.yml": rules.rules(subject) for subject in watched},
     }
 
 
