@@ -203,7 +203,7 @@ ALERTS = (
     Alert(
         name="IpnAllInvalid",
         when=Above(NONE_VALID, 3),
-        because="forgers come beside genuine traffic; half an hour with none but invalid is a secret changed on one side",
+        because="forgers come beside genuine traffic; half an hour without a valid one is a secret changed on one side",
         for_=5 * MINUTE,
         severity=Severity.PAGE,
         summary="{{ $value | humanize }} payment notifications in half an hour, and every one invalid",
