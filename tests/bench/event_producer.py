@@ -1,11 +1,13 @@
 """Jobs that run and vanish, faster than any worker could: the events BullMQ 5.63.0 writes, at a rate of one's choice.
 
-Four events a job, each stream trimmed to about 10,000 as BullMQ trims it. The jobs are never there, as with
-`removeOnComplete`: what is not read from the stream in time is lost.
+Four events a job, each stream trimmed as BullMQ trims it: to about 10,000 events, unless told otherwise. The jobs are
+never there, as with `removeOnComplete`: what is not read from the stream in time is lost.
 """
 
 from __future__ import annotations
 
+import sys
+import threading
 import time
 from collections import Counter, deque
 from dataclasses import dataclass, field
@@ -17,14 +19,14 @@ FAILS = 20  # every so-manieth job fails
 TICK = 0.01  # seconds
 FOUND = 3.0  # seconds until new queues are found
 
-# KEYS[1]: the stream; ARGV: stage, first job, jobs, names, fails. Returns when it was, in µs.
+# KEYS[1]: the stream; ARGV: stage, first job, jobs, names, fails, length. Returns when it was, in µs.
 SCRIPT = """
 local now = redis.call('TIME')
 local stream, stage, first, names, fails = KEYS[1], ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[4]), tonumber(ARGV[5])
 for job = first, first + tonumber(ARGV[3]) - 1 do
   if stage == 'add' then
     redis.call('XADD', stream, '*', 'event', 'added', 'jobId', job, 'name', 'name-' .. job % names)
-    redis.call('XADD', stream, 'MAXLEN', '~', 10000, '*', 'event', 'waiting', 'jobId', job)
+    redis.call('XADD', stream, 'MAXLEN', '~', ARGV[6], '*', 'event', 'waiting', 'jobId', job)
   elseif stage == 'start' then
     redis.call('XADD', stream, '*', 'event', 'active', 'jobId', job, 'prev', 'waiting')
   elseif job % fails == 0 then
@@ -81,26 +83,29 @@ class Producer:
     Args:
         redis: A client.
         queues: How many to spread them over.
+        length: Of a stream, in events.
     """
 
-    def __init__(self, redis: Redis, queues: int) -> None:
+    def __init__(self, redis: Redis, queues: int, length: int) -> None:
         self.truth = Truth()
         self._redis = redis
         self._names = [f"fast-{number}" for number in range(queues)]
         self._batches: deque[_Batch] = deque()
+        self._length = length
         self._script = redis.register_script(SCRIPT)
         redis.script_load(SCRIPT)
         for name in self._names:
-            redis.hset(f"bull:{name}:meta", mapping={"opts.maxLenEvents": 10000, "version": "bullmq:5.63.0"})
+            redis.hset(f"bull:{name}:meta", mapping={"opts.maxLenEvents": length, "version": "bullmq:5.63.0"})
 
-    def run(self, jobs: int, rate: float) -> Truth:
-        """Run `jobs` jobs, `rate` of them a second."""
+    def run(self, rate: float, *, jobs: int, over: threading.Event) -> Truth:
+        """Run jobs, `rate` of them a second, until there were `jobs` or it is `over`."""
         each = jobs // len(self._names)
         made, tick, began = 0, 0, time.time()
-        while made < each or self._batches:
-            if count := min(each, int((time.time() - began) * rate / len(self._names))) - made:
-                self._batches.append(_Batch(made + 1, count))
-                made += count
+        while (made < each and not over.is_set()) or self._batches:
+            due = 0 if over.is_set() else min(each, int((time.time() - began) * rate / len(self._names)))
+            if due > made:
+                self._batches.append(_Batch(made + 1, due - made))
+                made = due
             self._turn()
             tick += 1
             time.sleep(max(0.0, began + tick * TICK - time.time()))
@@ -112,7 +117,7 @@ class Producer:
         due = [batch for batch in self._batches if batch.age in STAGES]
         for batch in due:
             for name in self._names:
-                args = [STAGES[batch.age], batch.first, batch.count, NAMES, FAILS]
+                args = [STAGES[batch.age], batch.first, batch.count, NAMES, FAILS, self._length]
                 self._script(keys=[f"bull:{name}:events"], args=args, client=pipeline)
         times = iter(pipeline.execute())
         for batch in due:
@@ -134,8 +139,16 @@ class Producer:
                 self.truth.jobs[name, result, f"name-{job % NAMES}"] += 1
 
 
-def produce(redis: Redis, queues: int, jobs: int, rate: float) -> Truth:
-    """Run `jobs` jobs over `queues` new queues, `rate` of them a second."""
-    producer = Producer(redis, queues)
+def produce(
+    redis: Redis,
+    *,
+    queues: int,
+    rate: float,
+    jobs: int = sys.maxsize,
+    over: threading.Event | None = None,
+    length: int = 10_000,
+) -> Truth:
+    """Run jobs over `queues` new queues, `rate` of them a second, until there were `jobs` or it is `over`."""
+    producer = Producer(redis, queues, length)
     time.sleep(FOUND)
-    return producer.run(jobs, rate)
+    return producer.run(rate, jobs=jobs, over=over or threading.Event())

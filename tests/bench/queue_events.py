@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import json
+import random
 import shutil
 import subprocess
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from redis import Redis
 
 from demo import postgres
-from demo.processes import private_directory
+from demo.processes import Server, private_directory
 from demo.redis import RedisServer, redis_server
 from opslib.contract import migrate
 from tests.bench import queue_servers, redis_watch
-from tests.bench.event_producer import Truth, produce
+from tests.bench.event_producer import FOUND, Truth, produce
 from tests.bench.line import Line
 from tests.bench.process import cpu_ms, rss_mb
 from tests.bench.scraper import Scraper
@@ -28,7 +30,8 @@ from tests.bench.table import show
 from tests.service import queue_kit
 
 EVENTS_A_JOB = 4
-ARRIVES = 15.0  # seconds the last count may take to reach the page
+KILLS = 20
+ARRIVES = 30.0  # seconds the last count may take to reach the page
 WARM = 0.2  # share of a run after which memory is to stay as it is
 
 COLUMNS = (
@@ -97,27 +100,37 @@ def run() -> Iterator[Line]:
     rows = []
     with private_directory() as directory, postgres.postgres(directory) as database:
         migrate.up(database.dsn())
-        for name, play in RUNS.items():
+
+        def clear() -> None:
             with database.connect() as admin:
                 admin.execute("TRUNCATE ops.exporter_checkpoints, ops.exporter_series")
+
+        for name, play in RUNS.items():
+            clear()
             counted = _count(play, database.dsn())
             rows.append(counted.cells(name))
             yield Line(f"{name}: share counted", 200 - counted.share, "all", 100, 1, unit=" %")
             yield Line(f"{name}: mean duration off", abs(counted.off), "target", 0.2, 1)
             if counted.truth.ended * EVENTS_A_JOB > 1_000_000:
                 yield Line("RSS over 1 M events", counted.rss[1], "after a fifth", counted.rss[0], 1.05, unit=" MB")
-    show("Events", COLUMNS, rows)
+        show("Events", COLUMNS, rows)
+        yield from _kills(database.dsn(), clear)
 
 
-def _count(play: Callable[[RedisServer, Redis], Truth], dsn: str) -> Counted:
+@contextlib.contextmanager
+def _redis() -> Iterator[tuple[RedisServer, Redis]]:
     binary = shutil.which("redis-server", path="/usr/bin:/usr/local/bin")
     assert binary, "this bench needs Redis 7: apt-get install redis-server"
     with (
         private_directory() as folder,
         redis_server(folder, Path(binary), ["--appendonly", "no"]) as server,
         Redis(port=server.port) as redis,
-        queue_servers.exporter(server, dsn) as (process, port),
     ):
+        yield server, redis
+
+
+def _count(play: Callable[[RedisServer, Redis], Truth], dsn: str) -> Counted:
+    with _redis() as (server, redis), queue_servers.exporter(server, dsn) as (process, port):
         before = cpu_ms(process.pid)
         with _beside(process.pid, port) as memory, redis_watch.held(redis) as held:
             truth = play(server, redis)
@@ -125,6 +138,94 @@ def _count(play: Callable[[RedisServer, Redis], Truth], dsn: str) -> Counted:
         cpu = cpu_ms(process.pid) - before
         longest = held.longest_by().get("XREAD", 0.0)
         return Counted(truth, page, cpu, (memory[int(len(memory) * WARM)], rss_mb(process.pid)), longest)
+
+
+@dataclass(frozen=True, slots=True)
+class Killed:
+    """A run in which the exporter is killed again and again.
+
+    Attributes:
+        queues: To spread the jobs over.
+        rate: Jobs a second.
+        length: Of a stream, in events.
+    """
+
+    queues: int
+    rate: float
+    length: int
+
+    def play(self, dsn: str) -> Counted:
+        """Kill -9 at any moment and start again, `KILLS` times, while jobs flow."""
+        over = threading.Event()
+        with (
+            _redis() as (server, redis),
+            queue_servers.exporter(server, dsn) as (process, port),
+            ThreadPoolExecutor(1) as pool,
+        ):
+            flow = pool.submit(produce, redis, queues=self.queues, rate=self.rate, length=self.length, over=over)
+            try:
+                time.sleep(FOUND + 1)
+                self._kill(process, port)
+            finally:
+                over.set()
+            truth = flow.result(60)
+            return Counted(truth, _arrived(port, truth), 0.0, (0.0, 0.0), 0.0)
+
+    @staticmethod
+    def _kill(process: Server, port: int) -> None:
+        chance, last = random.Random(7), 0.0
+        for _ in range(KILLS):
+            time.sleep(chance.uniform(0, 1.2))  # a save is due every second: before it, after it, in the middle of it
+            scraper = Scraper(port)
+            page = queue_kit.Page(scraper.page().decode())
+            scraper.close()
+            ended = page.total("bitloot_queue_jobs_total")
+            assert ended >= last or "bitloot_queue_jobs_total" not in page.values, "a counter stepped back"
+            last = max(last, ended)
+            process.kill()
+            process.start()
+
+
+KILLED = {
+    "600/s": Killed(queues=3, rate=600, length=10_000),
+    "10,000/s, streams of 100,000": Killed(queues=8, rate=10_000, length=100_000),
+    "10,000/s in one queue, stream of 10,000": Killed(queues=1, rate=10_000, length=10_000),
+}
+TRIMMED = "10,000/s in one queue, stream of 10,000"  # a quarter of a second long: a start takes longer
+
+
+def _kills(dsn: str, clear: Callable[[], None]) -> Iterator[Line]:
+    rows = []
+    for name, run_ in KILLED.items():
+        clear()
+        counted = run_.play(dsn)
+        jobs, lost = counted.truth.ended, counted.page.total("bitloot_queue_events_lost_total")
+        lost_share = 100 * lost / (EVENTS_A_JOB * jobs)
+        gaps = counted.page.total("bitloot_queue_event_gaps_total")
+        rows.append(
+            (
+                name, f"{jobs:,}", f"{jobs / counted.truth.took:,.0f}", f"{counted.share:.2f} %", f"{lost_share:.2f} %",
+                f"{gaps:.0f}", f"{counted.wrong}", f"{counted.off:+.3f} ms",
+            )
+        )  # fmt: skip
+        if name == TRIMMED:
+            said = abs(100 - counted.share - lost_share)
+            yield Line(f"{name}: not counted, and not said to be lost", said, "target", 5, 1, unit=" %")
+        else:
+            yield Line(f"20 kills, {name}: share counted", 200 - counted.share, "all", 100, 1, unit=" %")
+            yield Line(f"20 kills, {name}: series wrong", counted.wrong, "any", 1, 0, unit="")
+            yield Line(f"20 kills, {name}: mean duration off", abs(counted.off), "target", 0.2, 1)
+    columns = (
+        "20 kills -9",
+        "jobs",
+        "jobs/s",
+        "counted",
+        "events said lost",
+        "gaps",
+        "series wrong",
+        "duration off by",
+    )
+    show("Events, the exporter killed 20 times", columns, rows)
 
 
 @contextlib.contextmanager

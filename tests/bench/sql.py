@@ -25,6 +25,7 @@ from opslib.areas.ledger import Ledger
 from opslib.areas.queries import NAMED
 from opslib.collector import Watch
 from opslib.postgres import Database
+from tests.bench import sql_peers
 from tests.bench.line import Line
 from tests.bench.sql_seed import shop
 
@@ -45,7 +46,7 @@ def run() -> Iterator[Line]:
         small = shop(server, "small", webhooks=SMALL, orders=1)
         large = shop(server, "large", webhooks=LARGE, orders=ORDERS)
         with psycopg.connect(small, autocommit=True) as few, psycopg.connect(large, autocommit=True) as many:
-            yield from _refreshes(few, many)
+            yield from _refreshes(few, many, dict(sql_peers.measure(large, directory)))
             yield from _gauges(many)
         yield from asyncio.run(_backfill(large))
 
@@ -95,7 +96,7 @@ def _medians(rounds: int, *calls: Callable[[], float]) -> list[float]:
     return [statistics.median(times) for times in zip(*turns, strict=True)]
 
 
-def _refreshes(few: psycopg.Connection, many: psycopg.Connection) -> Iterator[Line]:
+def _refreshes(few: psycopg.Connection, many: psycopg.Connection, others: Mapping[str, float]) -> Iterator[Line]:
     small, large = Shop(few), Shop(many)
     read, small_read = _medians(ROUNDS, large.read, small.read)
     count, small_count = _medians(ROUNDS, large.count, small.count)
@@ -103,8 +104,9 @@ def _refreshes(few: psycopg.Connection, many: psycopg.Connection) -> Iterator[Li
     yield Line(f"webhooks, {NEW} new rows of 5 M: read", read, "target", 1, 1)
     yield Line("the same", read, "of 50 k", small_read, 1.5)
     yield Line("the same, read and counted", read + count, "of 50 k", small_read + small_count, 1.5)
-    yield Line("the same, read", read, "GROUP BY, as the peers", peers, 0.01)
-    yield Line("the same, read and counted", read + count, "GROUP BY, as the peers", peers, 0.02)
+    for name, theirs in {"GROUP BY, as the peers": peers, **others}.items():
+        yield Line("the same, read", read, name, theirs, 0.01)
+        yield Line("the same, read and counted", read + count, name, theirs, 0.02)
     many.execute("DELETE FROM ops.ledger_marks")
 
 
