@@ -54,6 +54,7 @@ COMMANDS: dict[str, Command] = {
     "migrate": Command("opsctl.commands.migrate:migrate", "Our own schema's migrations."),
     "orders": Command("opsctl.commands.records:orders", "What was ordered, and what became of it."),
     "payments": Command("opsctl.commands.records:payments", "What was paid, and through whom."),
+    "queues": Command("opsctl.commands.queues:queues", "BullMQ queues: jobs, workers, failures."),
     "reservations": Command("opsctl.commands.records:reservations", "What is set aside for whom."),
     "sessions": Command("opsctl.commands.records:sessions", "Who is logged in."),
     "users": Command("opsctl.commands.records:users", "Who has an account."),

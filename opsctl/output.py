@@ -199,14 +199,19 @@ def _amount(value: Decimal) -> str:
 
 
 def span(value: timedelta) -> str:
-    """A duration in its two largest units: `3 d 4 h`, `12 s`."""
-    seconds = int(value.total_seconds())
-    parts = []
+    """A duration in its two largest units: `3 d 4 h`, `1 min 5 s`; below a minute `4.2 s` or `58 ms`."""
+    seconds = abs(value.total_seconds())
+    sign = "-" if value < timedelta() else ""
+    if seconds < 1:
+        return f"{sign}{seconds * 1000:.0f} ms" if seconds else "0 s"
+    if seconds < 60:  # noqa: PLR2004 - a minute
+        return f"{sign}{seconds:.1f}".removesuffix(".0") + " s"
+    left, parts = int(seconds), []
     for unit, size in (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1)):
-        count, seconds = divmod(seconds, size) if seconds >= 0 else (0, seconds)
+        count, left = divmod(left, size)
         if count:
             parts.append(f"{count} {unit}")
-    return " ".join(parts[:2]) or f"{value.total_seconds():.3g} s"
+    return sign + " ".join(parts[:2])
 
 
 def _utc(at: datetime) -> datetime:

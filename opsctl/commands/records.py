@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from opsctl.commands.order import show
 from opsctl.kinds import reads
 from opsctl.moment import MOMENT
 from opsctl.output import Column, Output, printed
@@ -78,6 +79,7 @@ orders = _group(
         _FROM,
         _TO,
     ),
+    show,
 )
 payments = _group(
     "payments",

@@ -96,7 +96,10 @@ def test_a_value_from_outside_is_neither_markup_nor_a_command_to_the_terminal() 
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(0.25, "0.25 s"), (12, "12 s"), (61, "1 min 1 s"), (86400 * 3 + 7200 + 5, "3 d 2 h"), (3600, "1 h"), (-1, "-1 s")],
+    [
+        *((0, "0 s"), (0.058, "58 ms"), (4.23, "4.2 s"), (12, "12 s"), (61, "1 min 1 s"), (3600, "1 h")),
+        *((86400 * 3 + 7200 + 5, "3 d 2 h"), (-1.5, "-1.5 s"), (-90, "-1 min 30 s")),
+    ],
 )
 def test_spans_are_said_in_two_units(seconds: float, text: str) -> None:
     """The largest two."""
