@@ -24,6 +24,9 @@ _LOUD = {
     "aiohttp.access": _OFF,
     "httpx": logging.WARNING,
     "httpcore": logging.WARNING,
+    # The scheduler listens to what these say and says it itself, once.
+    "apscheduler.executors": _OFF,
+    "apscheduler.scheduler": logging.ERROR,
     # A warning for each attempt while Postgres is away, once a second; the collector says it once.
     "psycopg.pool": logging.ERROR,
 }

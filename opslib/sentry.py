@@ -6,12 +6,16 @@ The SDK is imported only when it is used: it costs a stranger without Sentry som
 from __future__ import annotations
 
 import sys
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, cast
 
 from opslib import build
 from opslib.errors import OpsError
 from opslib.redact import redact
 from opslib.settings import Settings
+
+if TYPE_CHECKING:
+    from sentry_sdk.types import MonitorConfig
 
 _FLUSH = 2.0  # seconds a last report may take when the process ends
 
@@ -55,6 +59,39 @@ def capture(exc: BaseException, **tags: str) -> None:
         for name, value in tags.items():
             scope.set_tag(name, value)
         scope.capture_exception(exc)
+
+
+def job_failed(job: str, run: int, error: str, trace: Sequence[str]) -> None:
+    """Report a run that failed for good; all failures of one job are one issue."""
+    sdk = sys.modules.get("sentry_sdk")
+    if sdk is None:
+        return
+    sdk.capture_event(
+        {
+            "level": "error",
+            "logger": "jobs",
+            "message": f"{job} failed: {error}",
+            "fingerprint": ["job", job],
+            "tags": {"job": job},
+            "extra": {"run": run, "trace": list(trace)},
+        }
+    )
+
+
+def check_in(monitor: str, number: str, status: str, config: Mapping[str, Any]) -> None:
+    """Tell a cron monitor that a run is `in_progress`, or ended `ok` or in `error`.
+
+    Args:
+        monitor: The job; Sentry makes the monitor by itself, as `config` says.
+        number: 32 hex digits that tie the beginning to the end.
+        status: Which of the three.
+        config: Schedule, margin and longest duration in minutes.
+    """
+    sdk = sys.modules.get("sentry_sdk")
+    if sdk is not None and sdk.is_initialized():
+        from sentry_sdk.crons import capture_checkin  # noqa: PLC0415 - loaded already
+
+        capture_checkin(monitor, number, status, monitor_config=cast("MonitorConfig", config))
 
 
 def _event(event: Any, hint: Any) -> Any:

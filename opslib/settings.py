@@ -131,9 +131,6 @@ class Settings(BaseModel):
     )
     ops_report_queue: str = _plain("text", "The BullMQ queue that makes their reports.", "reports")
     ops_email_queue: str = _plain("text", "The BullMQ queue that sends their e-mails.", "email")
-    ops_runs_keep_days: Annotated[int, Field(ge=1, le=36_500)] = _plain(
-        "days", "How long runs of jobs are kept; their counts stay.", 90
-    )
     ops_log_format: Annotated[Literal["auto", "json", "console"], LowerCase] = _plain(
         "auto, json or console", "auto: console on a terminal, else JSON.", "auto"
     )

@@ -1,8 +1,8 @@
 """Runs of jobs: queue one, cancel one, look at them. What a worker says goes through `opslib.jobs`.
 
-Every function takes a plain connection to the ops database (`Settings.ops_dsn`), in autocommit or in a transaction of the
-caller's. Whoever wants to hear of changes listens on `CHANNEL`: a JSON object with `event` (`queued`, `started`, `progress`,
-`cancel`, `completed`), `run`, `job` and `state`; everything else is in `ops_view.job_runs`.
+Every function takes a plain connection to the ops database (`Settings.ops_dsn`), in autocommit or in a transaction of
+the caller's. Whoever wants to hear of changes listens on `CHANNEL`: a JSON object with `event` (`queued`, `started`,
+`progress`, `cancel`, `completed`), `run`, `job` and `state`; everything else is in `ops_view.job_runs`.
 """
 
 from __future__ import annotations

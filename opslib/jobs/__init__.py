@@ -1,0 +1,1 @@
+"""How jobs become due, are taken, run and end; `opslib.runner` puts the parts together."""

@@ -1,0 +1,127 @@
+"""One attempt as the worker sees it: hears its process, ends it at its timeout, and knows how it went."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from opslib.jobs.child import Assignment
+from opslib.jobs.spawner import Child
+from opslib.jobs.store import Taken
+from opslib.jobs.timing import Timing
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How an attempt went.
+
+    Attributes:
+        outcome: SUCCESS, FAILED or CANCELLED.
+        result: What the job returned.
+        error: What to tell people.
+        trace: Where an exception came from, a line per frame.
+        timed_out: It was ended at its timeout.
+    """
+
+    outcome: str
+    result: Any = None
+    error: str | None = None
+    trace: tuple[str, ...] = ()
+    timed_out: bool = False
+
+
+class Attempt:
+    """A child at work.
+
+    Attributes:
+        taken: What it works on.
+        asked: It was told to stop.
+        dropped: It is no longer ours: killed, and silent about it.
+    """
+
+    def __init__(self, taken: Taken, child: Child, timing: Timing) -> None:
+        self.taken = taken
+        self.asked = False
+        self.dropped = False
+        self._child = child
+        self._timing = timing
+        self._lives = True
+        self._progress: Mapping[str, Any] | None = None
+
+    async def run(self, assignment: Assignment) -> Ending | None:
+        """Let it work; None: it was dropped before it had a result."""
+        self._child.writer.write(assignment.packed())
+        try:
+            async with asyncio.timeout(self.taken.timeout_seconds):
+                return await self._listen()
+        except TimeoutError:
+            await self._end()
+            after = f"it took longer than its timeout of {self.taken.timeout_seconds:g} s"
+            return Ending("FAILED", error=after, timed_out=True)
+        finally:
+            self._child.close()
+
+    def lives(self) -> bool:
+        """Has its process said so since the last question?"""
+        lived, self._lives = self._lives, False
+        return lived
+
+    def progress(self) -> Mapping[str, Any] | None:
+        """How far it is, if that is news."""
+        latest, self._progress = self._progress, None
+        return latest
+
+    def lease(self, until: float) -> None:
+        """It is ours until then, on the monotonic clock."""
+        self._child.send({"lease": until})
+
+    def cancel(self) -> None:
+        """Ask it to stop."""
+        self.asked = True
+        self._child.send({"cancel": True})
+
+    def drop(self) -> None:
+        """Somebody else has it: end it at once. What it had to say by now is still heard, to be refused and counted."""
+        self.dropped = True
+        self._child.signal(signal.SIGKILL)
+
+    async def leave(self) -> None:
+        """It went back to the queue: end it decently."""
+        self.dropped = True
+        await self._end()
+
+    async def _end(self) -> None:
+        """SIGTERM, so that it can tidy up; then SIGKILL."""
+        self._child.signal(signal.SIGTERM)
+        await asyncio.wait({self._child.ended}, timeout=self._timing.kill_grace)
+        self._child.signal(signal.SIGKILL)
+
+    async def _listen(self) -> Ending | None:
+        while line := await self._child.reader.readline():
+            message = json.loads(line)
+            if "end" in message:
+                end = message["end"]
+                return Ending(end["outcome"], end.get("result"), end.get("error"), tuple(end.get("trace", ())))
+            self._lives = True
+            self._progress = message.get("progress", self._progress)
+        if self.dropped:
+            return None
+        done, _ = await asyncio.wait({self._child.ended}, timeout=1)
+        status = self._child.ended.result() if done and not self._child.ended.cancelled() else None
+        return Ending("FAILED", error=f"its process {_died(status)} before it could say how it went")
+
+
+def _died(status: int | None) -> str:
+    if status is None:
+        return "vanished"
+    if os.WIFSIGNALED(status):
+        number = os.WTERMSIG(status)
+        return f"was killed by {signal.Signals(number).name}" + (
+            " (out of memory?)" if number == signal.SIGKILL else ""
+        )
+    return f"exited with status {os.WEXITSTATUS(status)}"
