@@ -1,7 +1,7 @@
 """Where attempts are born: a process of one thread that has every module loaded and forks one child per attempt.
 
-A fork costs some milliseconds, a fresh interpreter with the same modules a third of a second. The worker
-itself cannot fork: it has threads. `python -m opslib.jobs.nursery FD` speaks over the socket FD, one packet per message:
+A fork costs some milliseconds, a fresh interpreter with the same modules a third of a second. The worker itself cannot
+fork: it has threads. `python -m opslib.jobs.nursery FD` speaks over the socket FD, one packet per message:
 
 - first comes JSON: `path` (sys.path) and `preload` (modules);
 - then, for each child, one byte with the child's end of its channel; the answer is `started PID` or `failed WHY`;
