@@ -24,6 +24,7 @@ JOBS: dict[str, str] = {
     "backup-database": "jobs.backup_database:JOB",
     "balance-snapshot": "jobs.balance_snapshot:JOB",
     "flag-sync": "jobs.flag_sync:JOB",
+    "weekly-summary": "jobs.weekly_summary:JOB",
     "restore-drill": "jobs.restore_drill:JOB",
     "verify-backup": "jobs.verify_backup:JOB",
 }
@@ -49,7 +50,9 @@ COMMANDS: dict[str, Command] = {
     ),
     "completion": Command("opsctl.commands.completion:completion", "Print the completion script of a shell."),
     "contract": Command("opsctl.commands.contract:contract", "The views over the application's tables."),
+    "export": Command("opsctl.commands.export:export", "Records as CSV or NDJSON, of any size."),
     "exporter": Command("opsctl.commands.exporter:exporter", "Publish metrics."),
+    "jobs": Command("opsctl.commands.jobs:jobs", "Jobs: queue, follow, cancel, look back."),
     "operators": Command("opsctl.commands.operators:operators", "Who may act: add, list, disable, whoami."),
     "migrate": Command("opsctl.commands.migrate:migrate", "Our own schema's migrations."),
     "orders": Command("opsctl.commands.records:orders", "What was ordered, and what became of it."),

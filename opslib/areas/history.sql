@@ -57,3 +57,16 @@ SELECT r.job,
 FROM ops_view.job_runs r
 GROUP BY r.job
 ORDER BY r.job;
+
+-- name: runs_changed
+-- database: ops
+-- Runs that may have changed since somebody looked: those open then, and every newer one.
+SELECT * FROM ops_view.job_runs WHERE id = ANY (%(open)s::bigint[])
+UNION ALL
+SELECT * FROM ops_view.job_runs WHERE id > %(last)s AND id <> ALL (%(open)s::bigint[])
+ORDER BY id;
+
+-- name: runs_newest
+-- database: ops
+-- The highest number of a run; 0 where there is none.
+SELECT coalesce(max(id), 0) AS id FROM ops_view.job_runs;
