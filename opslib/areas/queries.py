@@ -84,11 +84,16 @@ SAMPLE: Mapping[str, Any] = MappingProxyType(
         "currency": "EUR",
         "tables": ["orders"],
         "run": 1,
+        "source": "webhook_logs",
+        "day": _NOON.date(),
+        "first": _NOON.date(),
+        "last": _NOON.date(),
         # Of users, whose page is a function's business.
         **dict.fromkeys(("role", "suspended", "from", "to", "after_at", "after_id")),
         "order": None,
         "email": "anna@example.com",
         "externals": ["4711"],
         "limit": 100,
+        "ids": "{}",
     }
 )

@@ -153,6 +153,9 @@ VIEWS: Mapping[str, Mapping[str, Types]] = MappingProxyType(
             "last_active_at": TIME,
             "created_at": TIME,
         },
+        "report_subscribers": {
+            "user_id": KEY,
+        },
         "app_audit": {
             "id": KEY,
             "admin_user_id": KEY,

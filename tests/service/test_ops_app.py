@@ -136,10 +136,11 @@ def test_page_is_read_by_the_index(app: psycopg.Connection, old: date) -> None:
            FROM generate_series(1, 40000) n"""
     )
     app.execute("ANALYZE webhook_logs")
+    lines(app, old, 50)  # the first call reads the catalog, too
     row = app.execute(
         "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) SELECT * FROM ops_app.webhook_log_lines(%s, NULL, 50)", (old,)
     ).fetchone()
     assert row
     plan: Any = row[0][0]["Plan"]
     assert plan["Actual Rows"] == 50
-    assert plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] < 400
+    assert plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] < 200

@@ -1,3 +1,5 @@
+REVOKE SELECT ON ops.exporter_series FROM ops_jobs;
+DROP FUNCTION ops.purge_job_runs(date, text[]), ops.job_run_lines(date, text, integer);
 DROP FUNCTION ops.archive_purged(text);
 DROP FUNCTION ops.archive_verified(text, text, date, text, bigint, bigint);
 DROP FUNCTION ops.facts_save(date, boolean, text[], text[], numeric[]);

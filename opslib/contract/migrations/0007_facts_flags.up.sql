@@ -254,14 +254,53 @@ LANGUAGE sql SECURITY DEFINER SET search_path = ops, pg_temp AS $$
 $$;
 COMMENT ON FUNCTION ops.archive_purged IS 'Every row this archive holds was deleted from its table.';
 
+-- Our own runs, archived and deleted as the application's webhook rows are (`ops_app` in the adapter).
+
+CREATE FUNCTION ops.job_run_lines(p_day date, p_after text, p_batch integer) RETURNS TABLE (place text, line text)
+LANGUAGE sql STABLE SECURITY DEFINER ROWS 1000
+SET search_path = ops, pg_temp SET timezone = 'UTC' SET extra_float_digits = 1 AS $$
+    SELECT r.finished_at::text || '/' || r.id, to_jsonb(v)::text
+    FROM job_runs r JOIN ops_view.job_runs v ON v.id = r.id
+    WHERE r.outcome IS NOT NULL AND p_day <= (now() AT TIME ZONE 'UTC')::date - 8
+      AND r.finished_at >= p_day::timestamp AT TIME ZONE 'UTC' AND r.finished_at < (p_day + 1)::timestamp AT TIME ZONE 'UTC'
+      AND (p_after IS NULL OR (r.finished_at, r.id) > (split_part(p_after, '/', 1)::timestamptz, split_part(p_after, '/', 2)::bigint))
+    ORDER BY r.finished_at, r.id LIMIT least(p_batch, 10000)
+$$;
+COMMENT ON FUNCTION ops.job_run_lines IS
+    'A page of the runs that ended on a day at least 8 days ago, as history shows them, parameters redacted: to archive them.';
+
+CREATE FUNCTION ops.purge_job_runs(p_day date, p_lines text[]) RETURNS bigint
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = ops, pg_temp SET timezone = 'UTC' SET extra_float_digits = 1 AS $$
+DECLARE
+    purged bigint;
+BEGIN
+    IF p_day > (now() AT TIME ZONE 'UTC')::date - 8 THEN
+        RAISE EXCEPTION 'purge_job_runs: % is younger than 8 days', p_day USING ERRCODE = '22023';
+    END IF;
+    DELETE FROM job_runs r
+    USING (SELECT (given.line::jsonb ->> 'id')::bigint AS id, given.line FROM unnest(p_lines) AS given (line)) archived
+    WHERE r.id = archived.id AND r.outcome IS NOT NULL
+      AND r.finished_at >= p_day::timestamp AT TIME ZONE 'UTC' AND r.finished_at < (p_day + 1)::timestamp AT TIME ZONE 'UTC'
+      AND archived.line = (SELECT to_jsonb(v)::text FROM ops_view.job_runs v WHERE v.id = r.id);
+    GET DIAGNOSTICS purged = ROW_COUNT;
+    RETURN purged;
+END $$;
+COMMENT ON FUNCTION ops.purge_job_runs IS 'Delete those runs of a day that are, byte for byte, one of these lines.';
+
 REVOKE ALL ON FUNCTION
+    ops.job_run_lines(date, text, integer),
+    ops.purge_job_runs(date, text[]),
     ops.facts_save(date, boolean, text[], text[], numeric[]),
     ops.archive_verified(text, text, date, text, bigint, bigint),
     ops.archive_purged(text)
 FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION
+    ops.job_run_lines(date, text, integer),
+    ops.purge_job_runs(date, text[]),
     ops.facts_save(date, boolean, text[], text[], numeric[]),
     ops.archive_verified(text, text, date, text, bigint, bigint),
     ops.archive_purged(text)
 TO ops_jobs;
 GRANT SELECT ON ops.fact_days, ops.daily_facts, ops.archives TO ops_jobs, ops_staff;
+GRANT SELECT ON ops.exporter_series TO ops_jobs; -- the counters a day's facts note down
