@@ -17,10 +17,12 @@ SUBJECTS: dict[str, str] = {
     "ledger": "exporters.ledger:SUBJECT",
     "providers": "exporters.providers:SUBJECT",
     "app": "exporters.app:SUBJECT",
+    "audit": "exporters.audit:SUBJECT",
     "runs": "exporters.runs:SUBJECT",
 }
 
 JOBS: dict[str, str] = {
+    "audit-anchor": "jobs.audit_anchor:JOB",
     "backup-database": "jobs.backup_database:JOB",
     "balance-snapshot": "jobs.balance_snapshot:JOB",
     "flag-sync": "jobs.flag_sync:JOB",
@@ -45,6 +47,7 @@ class Command:
 
 COMMANDS: dict[str, Command] = {
     "app-audit": Command("opsctl.commands.records:app_audit", "What the application's own admins did."),
+    "audit": Command("opsctl.commands.audit:group", "What was done and refused, and the proof of it."),
     "check-config": Command(
         "opsctl.commands.config:check_config", "Check the settings and show where each comes from."
     ),

@@ -314,3 +314,28 @@ WHERE true
   AND r.reserved_at_utc < %(to)s::timestamptz AT TIME ZONE 'UTC' -- if: to
   AND (reserved_at_utc, reservation_id) > (%(after_at)s::timestamptz AT TIME ZONE 'UTC', %(after_id)s) -- if: after_at
 ORDER BY r.reserved_at_utc, r.reservation_id;
+
+-- name: job_runs_export
+-- database: ops
+-- Runs of jobs of a span, oldest first.
+SELECT r.id AS run, r.queued, r.job, r.state, r.slot, r.started, r.finished, r.queue_delay, r.duration, r.attempt, r.node,
+       r.triggered_by, r.cancel_requested_by, r.parameters, r.error
+FROM ops_view.job_runs r
+WHERE true
+  AND r.state = %(status)s -- if: status
+  AND r.queued >= %(from)s::timestamptz -- if: from
+  AND r.queued < %(to)s::timestamptz -- if: to
+  AND r.id > %(after_id)s -- if: after_at
+ORDER BY r.id;
+
+-- name: audit_export
+-- database: ops
+-- What operators did in a span, oldest first; `opsctl audit export` writes the chain with its hashes.
+SELECT a.seq, a.at, a.who, a.role, a.action, a.target, a.reason, a.outcome, a.error, a.intent, a.duration_ms
+FROM ops.audit_log a
+WHERE true
+  AND a.outcome = %(status)s -- if: status
+  AND a.at >= %(from)s::timestamptz -- if: from
+  AND a.at < %(to)s::timestamptz -- if: to
+  AND a.seq > %(after_id)s -- if: after_at
+ORDER BY a.seq;

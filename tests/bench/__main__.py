@@ -10,11 +10,13 @@ from collections.abc import Callable, Iterable
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench import cli, exposition, queue_events, queue_scrapes, sql
+from tests.bench import backup, cli, exposition, queue_events, queue_scrapes, sql
 from tests.bench.line import Line
 
 PARTS: dict[str, Callable[[], Iterable[Line]]] = {
+    "backup": backup.run,
     "cli": cli.run,
+    "export": export.run,
     "exposition": exposition.run,
     "queue-scrapes": queue_scrapes.run,
     "queue-events": queue_events.run,
