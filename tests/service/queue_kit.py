@@ -9,7 +9,7 @@ import json
 import shutil
 import subprocess
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,11 @@ from urllib.parse import unquote, urlsplit
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from redis import Redis
+from redis.exceptions import RedisError
 
+from demo.processes import Account, Server, free_port
 from demo.reaper import Reaper
+from demo.redis import RedisServer
 from exporters.queues import Queues
 from opslib.server import Exporter
 
@@ -194,6 +197,27 @@ async def running(
         if not stop:
             collector.checkpoint.loaded = False  # stop() saves only what is loaded
         await exporter.stop()
+
+
+@contextlib.contextmanager
+def sentinel(directory: Path, binary: Path, master: RedisServer) -> Iterator[int]:
+    """A sentinel that watches `master` as `mymaster`; its port."""
+    port = free_port()
+    config = directory / "sentinel.conf"
+    config.write_text(
+        f"port {port}\nbind 127.0.0.1\nsentinel monitor mymaster 127.0.0.1 {master.port} 1\n"
+        "sentinel down-after-milliseconds mymaster 500\nsentinel failover-timeout mymaster 3000\n"
+    )
+
+    def ready() -> bool:
+        with contextlib.suppress(RedisError), Redis(port=port, decode_responses=True) as client:
+            # It must have heard of the replica, or there is nobody to fail over to.
+            return int(client.execute_command("SENTINEL", "MASTER", "mymaster")["num-slaves"]) == 1
+        return False
+
+    argv = [str(binary), str(config), "--sentinel"]
+    with Server("sentinel", argv, log=directory / "sentinel.log", ready=ready, account=Account.ours()):
+        yield port
 
 
 class Seeded:

@@ -9,11 +9,10 @@ from pathlib import Path
 
 import pytest
 from redis import Redis
-from redis.exceptions import RedisError
 
-from demo.processes import Account, Server, free_port, private_directory, wait_until
+from demo.processes import free_port, private_directory, wait_until
 from demo.redis import RedisServer, redis_server
-from tests.service.queue_kit import Page, Seeded, completed, running
+from tests.service.queue_kit import Page, Seeded, completed, running, sentinel
 
 READ_ONLY = ("+@read", "+@connection")
 USERS = {
@@ -135,27 +134,6 @@ async def test_a_cluster(cluster: RedisServer, redis: str, prefix: str) -> None:
             await exporter.until(lambda page: page.up, 10)
             Seeded(client, b"queue-0", prefix.encode()).run(("z", b"n"))
             await exporter.until(lambda page: page.total("bitloot_queue_jobs_total") == 41)
-
-
-@contextlib.contextmanager
-def sentinel(directory: Path, binary: Path, master: RedisServer) -> Iterator[int]:
-    """A sentinel that watches `master` as `mymaster`; its port."""
-    port = free_port()
-    config = directory / "sentinel.conf"
-    config.write_text(
-        f"port {port}\nbind 127.0.0.1\nsentinel monitor mymaster 127.0.0.1 {master.port} 1\n"
-        "sentinel down-after-milliseconds mymaster 500\nsentinel failover-timeout mymaster 3000\n"
-    )
-
-    def ready() -> bool:
-        with contextlib.suppress(RedisError), Redis(port=port, decode_responses=True) as client:
-            # It must have heard of the replica, or there is nobody to fail over to.
-            return int(client.execute_command("SENTINEL", "MASTER", "mymaster")["num-slaves"]) == 1
-        return False
-
-    argv = [str(binary), str(config), "--sentinel"]
-    with Server("sentinel", argv, log=directory / "sentinel.log", ready=ready, account=Account.ours()):
-        yield port
 
 
 async def test_a_fail_over(debian_redis: Path) -> None:
