@@ -7,7 +7,7 @@ to the next. Tests hold every page against the reference parsers.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from itertools import accumulate
 from operator import add
@@ -34,7 +34,8 @@ class Block(Piece):
     __slots__ = ("metric",)
 
     def __init__(self, metric: Metric, lines: Iterable[str]) -> None:
-        super().__init__("".join([f"{line}\n" for line in lines]))
+        text = "\n".join(lines)
+        super().__init__(text + "\n" if text else "")
         self.metric = metric
 
 
@@ -98,28 +99,31 @@ class Sheet:
 
     def __init__(self) -> None:
         self._chunks: dict[Metric, list[_Chunk]] = {}
-        self._where: dict[tuple[Metric, LabelValues], _Chunk] = {}
+        self._where: dict[tuple[Metric, LabelValues], tuple[_Chunk, int]] = {}
 
-    def write(self, series: Mapping[tuple[Metric, LabelValues], tuple[float, ...]]) -> None:
+    def write(self, series: Iterable[tuple[tuple[Metric, LabelValues], Sequence[float]]]) -> None:
         """These are the values now."""
-        for key, value in series.items():
+        for key, value in series:
             metric, labels = key
-            chunk = self._where.get(key) or self._place(key)
+            found = self._where.get(key)
+            chunk, line = found or self._place(key)
             if isinstance(metric, Histogram):
                 text = histogram_template(metric, labels) % _states(value)
+            elif found:
+                before = chunk.lines[line]
+                text = before[: before.rindex(" ") + 1] + number(value[0])
             else:
-                before = chunk.lines.get(labels)
-                beginning = head(metric, labels) if before is None else before[: before.rindex(" ") + 1]
-                text = beginning + number(value[0])
-            chunk.lines[labels] = text
+                text = head(metric, labels) + number(value[0])
+            chunk.lines[line] = text
             chunk.block = None
 
-    def _place(self, key: tuple[Metric, LabelValues]) -> _Chunk:
+    def _place(self, key: tuple[Metric, LabelValues]) -> tuple[_Chunk, int]:
         chunks = self._chunks.setdefault(key[0], [])
         if not chunks or len(chunks[-1].lines) >= CHUNK:
             chunks.append(_Chunk())
-        self._where[key] = chunks[-1]
-        return chunks[-1]
+        place = self._where[key] = chunks[-1], len(chunks[-1].lines)
+        chunks[-1].lines.append("")
+        return place
 
     def clear(self) -> None:
         """Begin anew."""
@@ -137,12 +141,12 @@ class _Chunk:
     __slots__ = ("block", "lines")
 
     def __init__(self) -> None:
-        self.lines: dict[LabelValues, str] = {}
+        self.lines: list[str] = []
         self.block: Block | None = None
 
     def written(self, metric: Metric) -> Block:
         if self.block is None:
-            self.block = Block(metric, self.lines.values())
+            self.block = Block(metric, self.lines)
         return self.block
 
 
@@ -202,7 +206,7 @@ def _bounds(metric: Histogram) -> list[str]:
     return [*map(repr, map(float, metric.buckets)), "+Inf"]
 
 
-def _states(value: tuple[float, ...]) -> tuple[float | str, ...]:
+def _states(value: Sequence[float]) -> tuple[float | str, ...]:
     *counts, total = value
     cumulative = list(accumulate(counts))
     return (*cumulative, cumulative[-1], number(total))

@@ -59,7 +59,7 @@ class Tally:
         """The same, written; cheap when little has changed since the last call."""
         shown: Mapping[Key, Sequence[float]] = self._durable if self._durable_only else self._live
         changed = self._unwritten if self._durable_only else self._changed  # without a store nobody else takes these
-        self._sheet.write({key: tuple(shown[key]) for key in changed})
+        self._sheet.write([(key, shown[key]) for key in changed])
         changed.clear()
         return self._sheet.blocks()
 

@@ -220,13 +220,12 @@ def import_baseline() -> float:
 
 
 def _targets(measured: list[Measured], duel: Mapping[str, Side]) -> Iterator[Line]:
-    ours, gzip, moving, *peers = measured
+    ours, gzip, _, *peers = measured
     floor = duel[FLOOR]
     yield Line("scrape of 200 queues, p50", duel["ours"].p50, "the floor", floor.p50, 2)
     yield Line("the same, gzip", duel["ours, gzip"].p50, "the floor", floor.p50, 2)
     for name in ("ours", "ours, gzip"):
         yield Line(f"CPU per scrape, {name}", statistics.median(duel[name].cpu), "target", 2, 1)
-    yield Line("the same, every queue moving", moving.scrapes.p50, "a second", 1000, 1)
     yield Line("commands per scrape", ours.commands, "target", 12, 1, unit="")
     yield Line("a command holds Redis, p95 of the slow ones", gzip.held.at(0.95), "target", 0.5, 1)
     yield Line("connections", ours.connections, "target", 3, 1, unit="")

@@ -98,7 +98,7 @@ def test_a_sheet_reads_as_the_last_values_written_to_it(writes: list[tuple[str, 
     sheet, last = Sheet(), {}
     for label, count, total in writes:
         values = {(SECONDS, (label,)): (count, 1, 0, 2, total), (JOBS, (label, "%d")): (float(count),)}
-        sheet.write(values)
+        sheet.write(values.items())
         last.update(values)
         sheet.blocks()
     for openmetrics, parse in ((False, parse_text), (True, parse_openmetrics)):
