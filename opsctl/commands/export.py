@@ -32,7 +32,7 @@ from opslib.errors import ConfigError, OpsError
 @click.option("--type", metavar="TYPE", help="Of this event type.")
 @click.option("--format", "style", type=click.Choice(["csv", "ndjson"]), default="csv", show_default=True)
 @click.option("--gzip", "packed", is_flag=True, help="Compressed.")
-@click.option("-o", "--output", "target", default="-", metavar="FILE", help="Where to; - (the default): standard output.")
+@click.option("-o", "--output", "target", default="-", metavar="FILE", help="Where to; - is standard output.")
 @click.option("--after", metavar="KEY", help="Go on behind this key; an export that breaks off says it.")
 @reads
 def export(what: str, *, style: Style, packed: bool, target: str, after: str | None, **filters: Any) -> None:

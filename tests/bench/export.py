@@ -1,4 +1,4 @@
-"""`opsctl export orders` of a million orders against `psql \\copy` of the same columns in the same order."""
+"""`opsctl export orders` of a million orders against psql copying the same columns in the same order."""
 
 from __future__ import annotations
 

@@ -35,8 +35,11 @@ def _median(call: Callable[[], object], before: Callable[[], None] = lambda: Non
 def run() -> Iterator[Line]:
     """CPU milliseconds for one page."""
     yield _against_the_reference()
-    gauges = _gauges()
-    yield Line(f"page of {MANY} gauges, every value new", _median(lambda: plain(gauges())), "target", 50, 1)
+    for kind, first in (("whole", 0), ("fractional", 0.123)):
+        gauges = _gauges(first)
+        yield Line(
+            f"page of {MANY} gauges, every value new, {kind}", _median(lambda g=gauges: plain(g())), "target", 50, 1
+        )
     for share in (0, 0.01, 0.1):
         tally, move = _counters(share)
         what = f"page of {MANY} counters, {share:.0%} of them moved"
@@ -44,11 +47,11 @@ def run() -> Iterator[Line]:
         yield Line(f"{what}, gzip", _median(lambda tally=tally: gzipped(tally.blocks()), move), "target", 50, 1)
 
 
-def _gauges() -> Callable[[], list[Block]]:
+def _gauges(first: float) -> Callable[[], list[Block]]:
     """Gauges with one label, as the queues have them; each page shows other values."""
     labels = [f"queue-{number}" for number in range(MANY // FAMILIES)]
     families = [Family(OurGauge(f"bench_jobs_{number}", "Jobs.", ("queue",))) for number in range(FAMILIES)]
-    values = list(range(len(labels)))
+    values = [first + number for number in range(len(labels))]
 
     def page() -> list[Block]:
         values.append(values.pop(0))
