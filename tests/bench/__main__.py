@@ -18,6 +18,7 @@ PARTS: dict[str, Callable[[], Iterable[Line]]] = {
     "cli": cli.run,
     "export": export.run,
     "exposition": exposition.run,
+    "job-slots": job_slots.run,
     "queue-scrapes": queue_scrapes.run,
     "queue-events": queue_events.run,
     "sql": sql.run,

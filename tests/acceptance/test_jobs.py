@@ -1,0 +1,75 @@
+"""Three processes that schedule and work, killed, frozen and cut off: each slot happens once. The bench is longer."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from pathlib import Path
+
+import psycopg
+
+from demo.postgres import PostgresServer
+from demo.processes import wait_until
+from tests.service import node_kit, short_catalog
+from tests.service.node_kit import Node
+
+FROZEN = 5  # seconds; the short nodes take one for dead after three
+
+
+def test_each_slot_once_whatever_happens(own_postgres: PostgresServer, tmp_path: Path) -> None:
+    """Kill -9, SIGSTOP of a process and of a whole family, Postgres restarts; then late slots, which change nothing."""
+    owner, dsn = node_kit.ops_database(own_postgres)
+
+    def node(name: str, *flags: str) -> Node:
+        options = ["tests.service.short_catalog:JOBS", *flags]
+        return Node(name, node_kit.SHORT, options, owner=owner, dsn=dsn, directory=tmp_path)
+
+    with contextlib.ExitStack() as stack:
+        one, two, three = (stack.enter_context(node(name)) for name in ("one", "two", "three"))
+        time.sleep(2)
+        one.busy().shoot()
+        two.busy().freeze()
+        time.sleep(FROZEN)
+        two.thaw()
+        one.restart()
+        own_postgres.restart()
+        time.sleep(2)
+        three.busy().pause()
+        time.sleep(FROZEN)
+        three.resume()
+        own_postgres.restart()
+        time.sleep(4)
+    with node("last", "--no-scheduler"):
+        wait_until(lambda: _unfinished(owner) == 0, 30, "every run to end")
+
+    proof = node_kit.prove(owner, short_catalog.ALL, tmp_path / "naps")
+    assert proof.wrong == ()
+    assert proof.overlaps == 0
+    assert proof.slots > 100
+    assert set(proof.runs) == {"SUCCESS"}
+    assert sum(proof.runs.values()) == proof.slots - proof.skipped
+    assert proof.refused > 0, "the frozen one had results, and nobody refused them"
+    assert proof.lost >= proof.refused
+    assert max(proof.takeovers) < FROZEN + 5
+    _late(owner)
+
+
+def _late(owner: str) -> None:
+    """Every slot again, and one before all: nothing runs."""
+    with psycopg.connect(owner, autocommit=True) as connection:
+        before = connection.execute("SELECT count(*) FROM ops.job_runs").fetchone()
+        for job in short_catalog.ALL:
+            again = """SELECT ops.job_decide(%s, array_agg(slot), array_agg(false))
+                       FROM (SELECT slot FROM ops.job_slots WHERE job = %s
+                             UNION ALL SELECT min(slot) - interval '1 second' FROM ops.job_slots WHERE job = %s) s"""
+            assert connection.execute(again, (job.name, job.name, job.name)).fetchone() == (0,)
+        assert connection.execute("SELECT count(*) FROM ops.job_runs").fetchone() == before
+        late = connection.execute("SELECT sum(count) FROM ops.job_counts WHERE event = 'slot_late'").fetchone()
+        assert late == (len(short_catalog.ALL),)
+
+
+def _unfinished(owner: str) -> int:
+    with psycopg.connect(owner) as connection:
+        row = connection.execute("SELECT count(*) FROM ops.job_runs WHERE outcome IS NULL").fetchone()
+        assert row
+        return int(row[0])
