@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench import backup, cli, export, exposition, queue_events, queue_scrapes, sql
+from tests.bench import backup, cli, export, exposition, job_slots, queue_events, queue_scrapes, sql
 from tests.bench.line import Line
 
 PARTS: dict[str, Callable[[], Iterable[Line]]] = {
