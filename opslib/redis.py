@@ -23,7 +23,7 @@ from opslib.errors import ConfigError
 Client = Redis | RedisCluster
 
 
-def client(url: str, *, name: str, timeout: float, max_connections: int = 1) -> Client:
+def client(url: str, *, name: str, timeout: float, max_connections: int = 1, text: bool = False) -> Client:
     """A client that connects at its first command.
 
     Args:
@@ -31,6 +31,7 @@ def client(url: str, *, name: str, timeout: float, max_connections: int = 1) -> 
         name: How it shows in CLIENT LIST.
         timeout: Seconds for connecting and for each answer. There is no retry: the caller's clock is the retry.
         max_connections: At most so many; further callers wait for one.
+        text: Answers are text, not bytes.
 
     Raises:
         ConfigError: The URL names no way to a server.
@@ -41,6 +42,7 @@ def client(url: str, *, name: str, timeout: float, max_connections: int = 1) -> 
         "socket_connect_timeout": timeout,
         "retry": Retry(NoBackoff(), 0),
         "protocol": 2,
+        "decode_responses": text,
     }
     scheme, _, topology = urlsplit(url).scheme.partition("+")
     try:

@@ -153,6 +153,30 @@ const scenes = {
     return truth;
   },
 
+  // A worker for each of `queues`, until the test ends this process: says a line when all are ready, then one for every
+  // job that ended. A job's first `failures` attempts fail.
+  async serve() {
+    const began = {};
+    for (const name of given.queues) {
+      await queue(name).waitUntilReady(); // it is the producer that writes the version into meta
+      const work = async (job) => {
+        (began[`${name} ${job.id}`] ??= []).push(Date.now());
+        if (job.attemptsMade < (given.failures ?? 0)) throw new Error("not yet");
+      };
+      const served = worker(name, work, { concurrency: 16 });
+      const tell = (job) => {
+        if (!job.finishedOn) return;
+        const { id, data, opts } = job;
+        console.log(JSON.stringify({ queue: name, id, name: job.name, data, opts, began: began[`${name} ${id}`] }));
+      };
+      served.on("completed", tell);
+      served.on("failed", tell);
+      await served.waitUntilReady();
+    }
+    console.log("{}");
+    await new Promise(() => {});
+  },
+
   // `workers` workers that stay until the test ends this process.
   async stay() {
     const workers = Array.from({ length: given.workers }, (_, i) =>
