@@ -26,6 +26,7 @@ JOBS: dict[str, str] = {
     "backup-database": "jobs.backup_database:JOB",
     "balance-snapshot": "jobs.balance_snapshot:JOB",
     "flag-sync": "jobs.flag_sync:JOB",
+    "product-sync": "jobs.product_sync:JOB",
     "weekly-summary": "jobs.weekly_summary:JOB",
     "restore-drill": "jobs.restore_drill:JOB",
     "verify-backup": "jobs.verify_backup:JOB",
