@@ -223,6 +223,7 @@ def _escape(value: str) -> str:
 
 
 _SAFE_INTEGER = 2.0**53
+_NO_NUMBERS = {"inf": "+Inf", "-inf": "-Inf", "nan": "NaN"}
 
 
 def number(value: float) -> str:
@@ -231,4 +232,4 @@ def number(value: float) -> str:
         return str(value)
     if -_SAFE_INTEGER < value < _SAFE_INTEGER and value == (whole := int(value)):
         return str(whole)
-    return {"inf": "+Inf", "-inf": "-Inf", "nan": "NaN"}.get(text := repr(value), text)
+    return _NO_NUMBERS.get(text := repr(value), text)
