@@ -28,7 +28,19 @@ FORMULA = "=+-@\uff1d\uff0b\uff0d\uff20"
 UNBOUNDED = 10_000  # characters in a line when nobody is watching: a pipe wants whole rows
 
 _TINTS = {
-    "green": ("ok", "success", "fulfilled", "finished", "delivered", "sold", "active", "yes", "applied", "verified"),
+    "green": (
+        "ok",
+        "success",
+        "paid",
+        "fulfilled",
+        "finished",
+        "delivered",
+        "sold",
+        "active",
+        "yes",
+        "applied",
+        "verified",
+    ),
     "yellow": (
         "waiting",
         "confirming",

@@ -19,6 +19,14 @@ EVENTS = 200
 SAME = timedelta(milliseconds=1)
 """A row whose update is no later than that was never updated."""
 
+_SAID = {
+    "ok": "taken",
+    "duplicate": "dropped as a duplicate",
+    "invalid": "refused",
+    "error": "broke",
+    "in flight": "not decided yet",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Moment:
@@ -76,14 +84,12 @@ class Story:
             says = event["payment_status"] or event["claimed_status"]
             text = f"{event['event_type']}{f' says {says}' if says else ''}"
             outcome = event["outcome"] if event["settled"] else "in flight"
-            yield Moment(event["occurred_at"], "webhook", f"{text}: {event['error'] or 'taken'}", outcome)
+            yield Moment(event["occurred_at"], "webhook", f"{text}: {event['error'] or _SAID[outcome]}", outcome)
         for kept in self.reservations:
-            yield Moment(
-                kept["reserved_at"],
-                "reservation",
-                f"{kept['reservation_id']} set aside ({kept['place']})",
-                kept["state"],
-            )
+            # Kinguin's has no time of its own: the view gives the order's, the earliest it can have been.
+            where = "at kinguin, now or later" if kept["place"] == "kinguin" else f"in our {kept['place']}"
+            text = f"{kept['reservation_id']} set aside {where}"
+            yield Moment(kept["reserved_at"], "reservation", text, kept["state"])
         for key in self.keys:
             yield Moment(key["created_at"], "key", f"handed out for item {_short(key['item_id'])}", "delivered")
             if key["viewed_at"]:
