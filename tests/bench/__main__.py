@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench import backup, cli, export, exposition, job_slots, queue_events, queue_scrapes, sql
+from tests.bench import backup, cli, export, exposition, job_slots, queue_events, queue_outage, queue_scrapes, sql
 from tests.bench.line import Line
 
 PARTS: dict[str, Callable[[], Iterable[Line]]] = {
@@ -21,6 +21,7 @@ PARTS: dict[str, Callable[[], Iterable[Line]]] = {
     "job-slots": job_slots.run,
     "queue-scrapes": queue_scrapes.run,
     "queue-events": queue_events.run,
+    "queue-outage": queue_outage.run,
     "sql": sql.run,
 }
 

@@ -118,7 +118,8 @@ def run() -> Iterator[Line]:
 
 
 @contextlib.contextmanager
-def _redis() -> Iterator[tuple[RedisServer, Redis]]:
+def own_redis() -> Iterator[tuple[RedisServer, Redis]]:
+    """A server of one run's own, and a client."""
     binary = shutil.which("redis-server", path="/usr/bin:/usr/local/bin")
     assert binary, "this bench needs Redis 7: apt-get install redis-server"
     with (
@@ -130,11 +131,11 @@ def _redis() -> Iterator[tuple[RedisServer, Redis]]:
 
 
 def _count(play: Callable[[RedisServer, Redis], Truth], dsn: str) -> Counted:
-    with _redis() as (server, redis), queue_servers.exporter(server, dsn) as (process, port):
+    with own_redis() as (server, redis), queue_servers.exporter(server, dsn) as (process, port):
         before = cpu_ms(process.pid)
-        with _beside(process.pid, port) as memory, redis_watch.held(redis) as held:
+        with beside(process.pid, port) as memory, redis_watch.held(redis) as held:
             truth = play(server, redis)
-        page = _arrived(port, truth)
+        page = arrived(port, truth)
         cpu = cpu_ms(process.pid) - before
         longest = held.longest_by().get("XREAD", 0.0)
         return Counted(truth, page, cpu, (memory[int(len(memory) * WARM)], rss_mb(process.pid)), longest)
@@ -158,7 +159,7 @@ class Killed:
         """Kill -9 at any moment and start again, `KILLS` times, while jobs flow."""
         over = threading.Event()
         with (
-            _redis() as (server, redis),
+            own_redis() as (server, redis),
             queue_servers.exporter(server, dsn) as (process, port),
             ThreadPoolExecutor(1) as pool,
         ):
@@ -169,7 +170,7 @@ class Killed:
             finally:
                 over.set()
             truth = flow.result(60)
-            return Counted(truth, _arrived(port, truth), 0.0, (0.0, 0.0), 0.0)
+            return Counted(truth, arrived(port, truth), 0.0, (0.0, 0.0), 0.0)
 
     @staticmethod
     def _kill(process: Server, port: int) -> None:
@@ -229,7 +230,7 @@ def _kills(dsn: str, clear: Callable[[], None]) -> Iterator[Line]:
 
 
 @contextlib.contextmanager
-def _beside(pid: int, port: int) -> Iterator[list[float]]:
+def beside(pid: int, port: int) -> Iterator[list[float]]:
     """Scrape once a second while the block runs, as two Prometheus would, and note the memory."""
     memory: list[float] = []
     over = threading.Event()
@@ -250,7 +251,7 @@ def _beside(pid: int, port: int) -> Iterator[list[float]]:
         thread.join()
 
 
-def _arrived(port: int, truth: Truth) -> queue_kit.Page:
+def arrived(port: int, truth: Truth) -> queue_kit.Page:
     """The page once it shows as many jobs as there were, or when it has had its time."""
     scraper = Scraper(port)
     ends = time.monotonic() + ARRIVES

@@ -17,6 +17,7 @@ from redis import Redis
 from demo import postgres
 from demo.processes import StartError, free_port, private_directory
 from demo.redis import RedisServer, redis_server
+from opslib.areas.queue_state import BATCH, QUEUE_SCRIPT
 from opslib.contract import migrate
 from tests.bench import queue_servers, redis_watch
 from tests.bench.line import Line
@@ -98,6 +99,7 @@ def run() -> Iterator[Line]:
                 measured = list(_all(server, redis, names, database.dsn()))
                 show(f"{size} queues, {redis.dbsize():,} keys", COLUMNS, [m.cells() for m in measured])
                 if size == LARGE:
+                    _tail(redis, names)
                     yield from _targets(measured, _duel(server, database.dsn()))
 
 
@@ -142,6 +144,16 @@ def _measure(
     scraper.close()
     asked = commands.of("opsctl-queues-state" if ours else "")
     return Measured(name, scrapes, asked / COUNTED, connections, rss_mb(pid), held)
+
+
+def _tail(redis: Redis, names: list[str]) -> None:
+    """Print how long one script holds the server, and whose fault the longest are."""
+    held = redis_watch.holds(redis, QUEUE_SCRIPT, [f"bull:{name}:meta" for name in names[:BATCH]], rounds=4000)
+    rows = [
+        (name, *(f"{times[int((len(times) - 1) * q)]:.2f}" for q in (0.5, 0.95, 0.99, 0.999, 1)))
+        for name, times in held.items()
+    ]
+    show(f"one script of {BATCH} queues holds Redis, ms", ("", "p50", "p95", "p99", "p99.9", "max"), rows)
 
 
 @dataclass(slots=True)

@@ -11,6 +11,7 @@ from redis import Redis
 
 OURS = ("SLOWLOG", "MONITOR", "CLIENT")  # asked by the bench itself
 SEEN = 50  # slow ones of a kind that make a quantile
+CALIBRATED = 20  # rounds until the loop takes as long
 HELD_FROM = 100  # µs; shorter commands hold nobody
 
 
@@ -97,3 +98,26 @@ def held(redis: Redis, *, but: str = "") -> Iterator[Held]:
     for times in result.longest.values():
         times.sort()
     result.longest.pop(but, None)
+
+
+# Works as long as our script over one batch of queues, and reads nothing: what it takes beyond that is the machine.
+LOOP = "local n = 0 for i = 1, tonumber(ARGV[1]) do n = n + i % 7 end return n"
+
+
+def holds(redis: Redis, script: str, keys: list[str], *, rounds: int) -> dict[str, list[float]]:
+    """How long the script holds the server at each call, ms ascending; in turn with a loop of the same length."""
+    own, loop = redis.script_load(script), redis.script_load(LOOP)
+    times: dict[str, list[float]] = {"the script": [], "a loop as long that reads nothing": []}
+    turns = 1000
+    redis.config_set("slowlog-max-len", 10)
+    redis.config_set("slowlog-log-slower-than", 0)
+    for _ in range(rounds):
+        redis.execute_command("EVALSHA_RO", own, len(keys), *keys)
+        times["the script"].append(redis.slowlog_get(1)[0]["duration"] / 1000)
+        redis.execute_command("EVALSHA", loop, 0, turns)
+        took = redis.slowlog_get(1)[0]["duration"] / 1000
+        times["a loop as long that reads nothing"].append(took)
+        if len(times["the script"]) < CALIBRATED:
+            turns = max(1, int(turns * times["the script"][-1] / max(took, 0.001)))
+    redis.config_set("slowlog-log-slower-than", -1)
+    return {name: sorted(each[CALIBRATED:]) for name, each in times.items()}
