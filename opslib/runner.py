@@ -160,7 +160,7 @@ def execute(
     ((name, job),) = load({_name(target): target}).items()
     missing = [need for need in job.needs if not settings.has(need)]
     settings.require(*missing)
-    with connect(_dsn(settings), APPLICATION) as connection:
+    with connect(settings.require_ops(), APPLICATION) as connection:
         connection.execute("SELECT ops.job_declare(%s, %s, false)", (Jsonb([_declared(job, [])]), node()))
         run = runs.enqueue(connection, name, params, triggered_by=triggered_by, foreground=True)
     started(run)
@@ -233,13 +233,6 @@ async def _declare(store: Store, declared: list[dict[str, Any]], timing: Timing)
             await asyncio.sleep(timing.poll)
 
 
-def _dsn(settings: Settings) -> str:
-    if settings.ops_dsn is None:
-        settings.require("DATABASE_URL")
-    assert settings.ops_dsn is not None  # noqa: S101 - required above
-    return settings.ops_dsn.get_secret_value()
-
-
 def _name(target: str) -> str:
     module, _, attribute = target.partition(":")
     name: str = getattr(import_module(module), attribute).name
@@ -248,7 +241,7 @@ def _name(target: str) -> str:
 
 @contextlib.asynccontextmanager
 async def _database(settings: Settings) -> AsyncIterator[tuple[str, Store]]:
-    dsn = _dsn(settings)
+    dsn = settings.require_ops()
     database = Database(dsn, application_name=APPLICATION, size=_CONNECTIONS)
     await database.open()
     try:
