@@ -17,7 +17,7 @@ from opsctl.parameters import parse
 from opslib.areas import runs
 from opslib.areas.run_changes import Change
 from opslib.areas.runs import State
-from opslib.errors import JobError, NotFoundError
+from opslib.errors import JobError, NotFoundError, RefusedError
 from opslib.redact import redact
 from opslib.session import session
 
@@ -107,6 +107,11 @@ def exec_(act: Act, job: str, params: str) -> None:
     dsn = act.settings.require_ops()
     with session(dsn, "jobs exec") as connection:
         who = _who(connection)
+        rows = connection.execute("SELECT pg_has_role('ops_jobs', 'USAGE') AS may")
+        if not rows.fetchall()[0]["may"]:
+            raise RefusedError(
+                f"{who} is no member of ops_jobs, as who runs jobs must be; `opsctl jobs enqueue` needs not"
+            )
     beside = Beside(dsn)
     number: list[int] = []
 

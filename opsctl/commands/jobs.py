@@ -9,6 +9,7 @@ import click
 
 from opsctl import catalog
 from opsctl.actions.jobs import cancel, enqueue, exec_, job_of
+from opsctl.commands.jobs_run import run as run_
 from opsctl.commands.jobs_stats import stats
 from opsctl.commands.jobs_watch import watch
 from opsctl.follow import progress
@@ -33,7 +34,7 @@ def jobs() -> None:
     """Jobs and their runs."""
 
 
-for command in (enqueue, exec_, cancel, stats, watch):
+for command in (enqueue, exec_, cancel, stats, watch, run_):
     jobs.add_command(command)
 
 

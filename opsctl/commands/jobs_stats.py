@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -79,9 +80,7 @@ def _remember(dsn: str, rows: list[dict[str, Any]]) -> None:
     """Write it whole or not at all; where nothing can be written nothing is remembered."""
     file = _file(dsn)
     part = file.with_suffix(f".{os.getpid()}")
-    try:
+    with contextlib.suppress(OSError):
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         part.write_text(to_json(rows), "utf-8")
         part.replace(file)
-    except OSError:
-        part.unlink(missing_ok=True)

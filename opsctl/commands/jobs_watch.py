@@ -23,7 +23,7 @@ COLOURS = {"started": "cyan", "completed": "green", "cancelling": "yellow"}
 def watch(output: Output) -> None:
     """Show runs being queued, started, getting on, completed, as it happens, until Ctrl-C.
 
-    With --json one object a line. A connection that is lost is back by itself, and what happened meanwhile is told then.
+    With --json one object a line. A connection that is lost comes back, and what happened meanwhile is told then.
     """
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(_watch(settings.load().require_ops(), output))
