@@ -19,6 +19,7 @@ SUBJECTS: dict[str, str] = {
     "app": "exporters.app:SUBJECT",
     "audit": "exporters.audit:SUBJECT",
     "runs": "exporters.runs:SUBJECT",
+    "flags": "exporters.flags:SUBJECT",
 }
 
 JOBS: dict[str, str] = {

@@ -35,25 +35,28 @@ WAIT = 20.0
 
 def install(version: str) -> Path:
     """The folder that holds bullmq of that version, installed from npm when it is not there yet."""
+    # From version 6 the Redis client is the user's to bring.
+    return installed(f"bullmq-{version}", f"bullmq@{version}", "ioredis@5", newest=version == "latest")
+
+
+def installed(name: str, *packages: str, newest: bool = False) -> Path:
+    """The folder of that name that holds these npm packages; `newest`: they are asked for again every day."""
     for tool in ("node", "npm"):
         if shutil.which(tool) is None:
-            pytest.fail(f"these tests drive real BullMQ and need {tool}: `apt-get install nodejs npm`")
-    folder = ROOT / ".cache" / "node" / f"bullmq-{version}"
+            pytest.fail(f"these tests drive real Node packages and need {tool}: `apt-get install nodejs npm`")
+    folder = ROOT / ".cache" / "node" / name
     folder.mkdir(parents=True, exist_ok=True)
     done = folder / ".installed"
     with (folder / ".lock").open("w") as lock:  # two runs at once must not install into one folder
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if done.exists() and (version != "latest" or time.time() - done.stat().st_mtime < FRESH):
+        if done.exists() and (not newest or time.time() - done.stat().st_mtime < FRESH):
             return folder
-        # From version 6 the Redis client is the user's to bring.
         npm = ["npm", "install", "--no-save", "--no-audit", "--no-fund", "--prefix", str(folder)]
-        answer = subprocess.run(
-            [*npm, f"bullmq@{version}", "ioredis@5"], capture_output=True, text=True, check=False, timeout=110
-        )
+        answer = subprocess.run([*npm, *packages], capture_output=True, text=True, check=False, timeout=110)
         if answer.returncode == 0:
             done.touch()
         elif not done.exists():
-            pytest.fail(f"npm cannot install bullmq {version}: {answer.stderr[-500:]}")
+            pytest.fail(f"npm cannot install {packages}: {answer.stderr[-500:]}")
     return folder
 
 
