@@ -33,7 +33,7 @@ from opslib.areas.queue_places import (
     parse_id,
     review,
 )
-from opslib.areas.queues import JOB_FIELDS, RIGHTS, Command, Job, Queue, ask, slots
+from opslib.areas.queues import JOB_FIELDS, RIGHTS, Command, Job, Queue, ask, ask_in_turns, slots
 from opslib.checkpoint import Checkpoint
 from opslib.errors import SourceError
 
@@ -44,7 +44,7 @@ BUSY_PAUSE = 0.05  # when one look finds many: a queue at full speed fills its s
 BUSY = 250  # entries that are many
 RETRY = 1.0  # seconds after the server did not answer
 REVIEW_EVERY = 5.0  # seconds between two checks that a silent stream is still the same
-STREAMS = 50  # per command: 0.2 ms of the server when there is nothing in them
+STREAMS = 34  # per command: 0.15 ms of the server when there is nothing in them, 0.4 ms with some events in each
 ENTRIES_WANTED = 1000  # per command: a larger answer would hold the server longer than 0.5 ms
 LEAST, MOST = 25, 500  # entries per stream and look
 JOBS_REMEMBERED = 100_000  # over all queues, about 25 MB
@@ -228,7 +228,9 @@ class Tail:
                 commands.append((keys[0], ("XREAD", "COUNT", self._count, "STREAMS", *keys, *cursors)))
         batches = []
         largest, full = 0, False
-        for answer in await ask(self._client, commands):
+        answers: list[Any] = []
+        await ask_in_turns(self._client, [[command] for command in commands], answers.append)
+        for answer in answers:
             if isinstance(answer, ResponseError):
                 await self._drop_unreadable()
                 raise SourceError(f"Redis refuses XREAD: {answer}; its user needs {RIGHTS}")
