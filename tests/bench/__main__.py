@@ -10,7 +10,18 @@ from collections.abc import Callable, Iterable
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench import backup, cli, export, exposition, job_slots, queue_events, queue_outage, queue_scrapes, sql
+from tests.bench import (
+    backup,
+    cli,
+    export,
+    exposition,
+    history,
+    job_slots,
+    queue_events,
+    queue_outage,
+    queue_scrapes,
+    sql,
+)
 from tests.bench.line import Line
 
 PARTS: dict[str, Callable[[], Iterable[Line]]] = {
@@ -18,6 +29,7 @@ PARTS: dict[str, Callable[[], Iterable[Line]]] = {
     "cli": cli.run,
     "export": export.run,
     "exposition": exposition.run,
+    "history": history.run,
     "job-slots": job_slots.run,
     "queue-scrapes": queue_scrapes.run,
     "queue-events": queue_events.run,
