@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -156,8 +156,21 @@ def head(connection: psycopg.Connection) -> Head:
     with connection.cursor(row_factory=class_row(Head)) as cursor:
         found = cursor.execute("SELECT seq, hash, at FROM ops.audit_head").fetchone()
     if found is None:
-        raise SourceError("ops.audit_head is empty: somebody removed its row; see docs/operators.md, `Damage`")
+        raise missing_head()
     return found
+
+
+def verified(connection: psycopg.Connection, findings: Sequence[str], events: int, anchors: int) -> Head:
+    """Note that the chain was proved, or that it was not: what says when it was last looked at."""
+    particulars = {"events": events, "anchors": anchors, "findings": list(findings)[:20]}
+    outcome = Outcome.FAILED if findings else Outcome.ALLOWED
+    event = Event("OPS_AUDIT_VERIFY", "audit.verify", f"{events} events", particulars)
+    return append(connection, event, outcome, error="; ".join(findings))
+
+
+def missing_head() -> SourceError:
+    """The chain's end is gone."""
+    return SourceError("ops.audit_head is empty: somebody removed its row; see docs/operators.md, `Damage`")
 
 
 def _line(text: str, most: int) -> str:

@@ -67,8 +67,7 @@ JOB_TABLES = frozenset(
 OPS_READS: Mapping[str, frozenset[str]] = MappingProxyType(
     {
         "ops_exporter": OPS_TABLES,
-        "ops_grafana": frozenset({"audit_log"}),
-        "ops_jobs": JOB_TABLES | {"audit_events", "audit_head", "audit_log", "audit_open", "audit_totals"},
+        "ops_jobs": JOB_TABLES | {"audit_events", "audit_head", "audit_open", "audit_totals"},
     }
 )
 """What each role reads of schema `ops`."""

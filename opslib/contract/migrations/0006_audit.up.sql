@@ -219,20 +219,19 @@ COMMENT ON FUNCTION ops.operator_disable IS 'No login and no rights any more; re
 
 -- Who may ------------------------------------------------------------------------------------------------------------
 
-CREATE VIEW ops.audit_log AS
+CREATE VIEW ops_view.audit_log AS
 SELECT seq, at, who, role, action, target, reason, outcome, error, intent, duration_ms FROM ops.audit_events;
-COMMENT ON VIEW ops.audit_log IS 'The trail without payloads and hashes, for boards and reports.';
+COMMENT ON VIEW ops_view.audit_log IS 'The trail without payloads and hashes, for boards and reports.';
 
 REVOKE ALL ON FUNCTION
     ops.audit_immutable(), ops.operator_role(),
     ops.audit_append(text, text, text, text, jsonb, text, text, text, bigint, bigint),
     ops.operator_add(text, text, text), ops.operator_disable(text)
 FROM PUBLIC;
-GRANT USAGE ON SCHEMA ops TO ops_grafana;
 GRANT SELECT ON ops.audit_events, ops.audit_head, ops.audit_open, ops.audit_totals TO ops_staff, ops_jobs;
 GRANT SELECT ON ops.operators TO ops_staff;
 GRANT SELECT ON ops.audit_head, ops.audit_open, ops.audit_totals TO ops_exporter;
-GRANT SELECT ON ops.audit_log TO ops_grafana, ops_staff, ops_jobs;
+GRANT SELECT ON ops_view.audit_log TO ops_exporter, ops_grafana, ops_jobs, ops_staff;
 GRANT EXECUTE ON FUNCTION
     ops.operator_role(), ops.audit_append(text, text, text, text, jsonb, text, text, text, bigint, bigint)
 TO ops_staff, ops_jobs;
