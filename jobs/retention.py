@@ -1,212 +1,174 @@
 """Delete the backups no rule keeps, and nothing a rule might miss.
 
-Invariant: the newest proven backup survives whatever the clock, the listing or the policy says, and so does the newest.
-`plan` decides and touches nothing; `apply` does what it says, word for word; a dry run is a run without `apply`.
-
-Rules count days, weeks and months *that have a backup*, not those of the calendar: when backups stop, none grows old.
-So no rule needs to know what day it is, and a clock that is wrong deletes nothing. Sources: the keep rules are those of
-restic's `forget`; the stories of what went wrong elsewhere stand in the issue trackers of all backup tools.
+Invariant: `plan` of `opslib/areas/retention.py` decides and touches nothing; `apply` does what it says, word for word;
+a dry run is a run without `apply`. What is not named as our backups are is never looked at.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
 
+from pydantic import BaseModel, ConfigDict, Field
+
+from opslib.areas import archive, backups
+from opslib.areas.queries import NAMED
+from opslib.areas.retention import Backup, IncompleteError, Listing, Plan, Policy, plan
 from opslib.errors import JobError
-from opslib.storage import PendingUpload
+from opslib.run import Run
+from opslib.session import session
+from opslib.spec import Cron, Job
+from opslib.storage import Storage
 
-YOUNG = timedelta(days=2)
-"""A backup younger than this is kept in any case: its proof may be under way, or its successor's."""
+JOB = Job(
+    name="retention",
+    title="Old backups deleted by plan",
+    schedule=Cron("0 5 * * *"),  # when the night's backup is written and verified
+    max_age=26 * 3600,
+    timeout=3600,
+    retries=2,
+    retry_after=300,
+    needs=("DATABASE_URL", "R2_ENDPOINT", "R2_BUCKET", "R2_ACCESS_KEY_ID", "R2_SECRET_ACCESS_KEY"),
+)
 
 
-class IncompleteError(JobError):
-    """What is there is not known in full, so nothing may be decided by what is absent."""
-
-
-class TooMuchError(JobError):
-    """More would go than one run may remove."""
-
-
-class NothingProvenError(JobError):
-    """Backups would go while none of those that stay is proven."""
-
-
-@dataclass(frozen=True, slots=True)
-class Backup:
-    """One backup of ours in the bucket.
+class Params(BaseModel):
+    """How.
 
     Attributes:
-        key: Its object.
-        taken_at: When, by its own account, UTC.
-        modified: When, by the store's clock, UTC.
-        bytes: The object's size.
-        verified: It was read again and found whole.
-        manifest: Its manifest's key; None if it has none.
+        dry_run: Decide and say, but touch nothing.
+        max_share: Remove at most this share this once, instead of OPS_BACKUP_MAX_REMOVED_SHARE.
     """
 
-    key: str
-    taken_at: datetime
-    modified: datetime
-    bytes: int
-    verified: bool
-    manifest: str | None = None
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    dry_run: bool = False
+    max_share: float | None = Field(default=None, ge=0, le=1)
 
 
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """What is kept.
+class Result(BaseModel):
+    """What was done, or in a dry run would be.
 
     Attributes:
-        daily: The newest of each of so many days that have one.
-        weekly: The newest of each of so many weeks that have one.
-        monthly: The newest of each of so many months that have one.
-        max_share: Of all backups one run removes at most this share, from 0 to 1.
-        stale: An unfinished upload older than this was abandoned.
+        dry_run: Nothing was touched.
+        steps: Each step in words.
+        kept: Every backup that stays, with the rules that keep it.
+        removed: Backups deleted.
+        aborted: Unfinished uploads aborted.
     """
 
-    daily: int = 30
-    weekly: int = 8
-    monthly: int = 12
-    max_share: float = 0.5
-    stale: timedelta = timedelta(days=1)
+    dry_run: bool
+    steps: list[str]
+    kept: dict[str, tuple[str, ...]]
+    removed: int
+    aborted: int
 
 
-@dataclass(frozen=True, slots=True)
-class Listing:
-    """What is in the bucket; objects whose name is not one of ours are not in here, so nothing ever happens to them.
-
-    Attributes:
-        backups: Each object, with what its manifest says.
-        orphans: Manifests whose object is not there: each claims a backup that does not exist.
-        uploads: Unfinished multipart uploads to names of ours.
-        expected: Keys that must be there, by our own records.
-        running_since: When the oldest backup now running began; None if none runs.
-    """
-
-    backups: tuple[Backup, ...]
-    orphans: tuple[str, ...] = ()
-    uploads: tuple[PendingUpload, ...] = ()
-    expected: frozenset[str] = frozenset()
-    running_since: datetime | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What a run does, in this order.
-
-    Attributes:
-        keep: Every backup that stays with the rules that say so, the newest first.
-        remove: Backups to delete, the oldest first.
-        orphans: Manifests to delete.
-        abort: Uploads to abort.
-        anchor: The newest proven backup: it must still be there when the deleting begins. None: nothing is removed.
-    """
-
-    keep: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    remove: tuple[Backup, ...] = ()
-    orphans: tuple[str, ...] = ()
-    abort: tuple[PendingUpload, ...] = ()
-    anchor: Backup | None = None
-
-    def lines(self) -> Iterator[str]:
-        """Each step in words, the same for a dry run and a run."""
-        for orphan in self.orphans:
-            yield f"delete {orphan}: its backup is not there"
-        for backup in self.remove:
-            yield f"delete {backup.key}: no rule keeps it"
-        for upload in self.abort:
-            yield f"abort the upload of {upload.key}, begun {upload.initiated:%Y-%m-%d %H:%M} UTC"
-
-
-def plan(listing: Listing, policy: Policy, now: datetime) -> Plan:
-    """Decide, without touching anything.
+def run(run: Run, params: Params) -> Result:
+    """Look, decide, and unless it is a dry run do it.
 
     Raises:
-        IncompleteError: A backup our records know is not listed.
-        NothingProvenError: Something would go and nothing is proven.
-        TooMuchError: More would go than the policy's share.
+        JobError: The plan was refused; nothing was removed. See `plan`.
+        StorageError: The bucket could not be listed in full, or a deletion failed; what is left is next time's.
+        SourceError: Our own records could not be read.
     """
-    if missing := sorted(listing.expected - {backup.key for backup in listing.backups}):
-        raise IncompleteError(
-            f"{missing[-1]} should be in the bucket and is not listed (nor are {len(missing) - 1} others): nothing was "
-            "removed; look at the bucket, then run `opsctl backups list`"
-        )
-    kept = _kept(listing.backups, policy, now)
-    remove = tuple(sorted((b for b in listing.backups if b.key not in kept), key=_age))
-    proven = [backup for backup in listing.backups if backup.verified]
-    if remove and not proven:
-        raise NothingProvenError(
-            f"{len(remove)} backups are due and none is proven: nothing was removed; run `opsctl backups verify --all`"
-        )
-    if len(remove) > policy.max_share * len(listing.backups):
-        raise TooMuchError(
-            f"{len(remove)} of {len(listing.backups)} backups would go, more than {policy.max_share:.0%}: nothing was "
-            "removed; look at it with dry_run, then run this once with a larger max_share"
-        )
-    return Plan(
-        keep={b.key: kept[b.key] for b in sorted(listing.backups, key=_age, reverse=True) if b.key in kept},
-        remove=remove,
-        orphans=tuple(sorted(listing.orphans)),
-        abort=tuple(upload for upload in listing.uploads if _abandoned(upload, listing, policy, now)),
-        anchor=max(proven, key=_age) if remove else None,
+    settings = run.settings.require(*JOB.needs)
+    policy = Policy(
+        daily=settings.ops_backup_keep_days,
+        weekly=settings.ops_backup_keep_weeks,
+        monthly=settings.ops_backup_keep_months,
+        max_share=settings.ops_backup_max_removed_share if params.max_share is None else params.max_share,
+    )
+    storage = Storage.of(settings)
+    made = plan(
+        look(storage, settings.reveal("OPS_DATABASE_URL" if settings.ops_database_url else "DATABASE_URL")),
+        policy,
+        datetime.now(UTC),
+    )
+    if not params.dry_run:
+        apply(made, storage, run)
+    return Result(
+        dry_run=params.dry_run,
+        steps=list(made.lines()),
+        kept=made.keep,
+        removed=len(made.remove),
+        aborted=len(made.abort),
     )
 
 
-def _kept(backups: Iterable[Backup], policy: Policy, now: datetime) -> dict[str, tuple[str, ...]]:
-    kept: dict[str, list[str]] = {}
+def look(storage: Storage, dsn: str) -> Listing:
+    """What is in the bucket, and what our records say of it.
 
-    def keep(reason: str, found: Iterable[Backup]) -> None:
-        for backup in found:
-            kept.setdefault(backup.key, []).append(reason)
-
-    everything = sorted(backups, key=_age, reverse=True)
-    proven = [backup for backup in everything if backup.verified]
-    # By the store's clock, too: one backup dated ahead must not make all that follow look old.
-    for which, of in (("newest", everything), ("newest proven", proven)):
-        keep(which, {b.key: b for b in (*of[:1], *sorted(of, key=_written, reverse=True)[:1])}.values())
-    keep("young", (b for b in everything if max(b.taken_at, b.modified) > now - YOUNG))
-    # What is not proven may be worthless: it takes no proven one's place.
-    keep("daily", _newest_of(everything, _day, policy.daily))
-    keep("proven daily", _newest_of(proven, _day, policy.daily))
-    keep("weekly", _newest_of(proven, _week, policy.weekly))
-    keep("monthly", _newest_of(proven, _month, policy.monthly))
-    return {key: tuple(reasons) for key, reasons in kept.items()}
-
-
-def _newest_of(newest_first: Iterable[Backup], period: Callable[[Backup], object], count: int) -> Iterator[Backup]:
-    """The newest backup of each of the last `count` periods that have one."""
-    seen: set[object] = set()
-    for backup in newest_first:
-        if period(backup) not in seen:
-            if len(seen) == count:
-                return
-            seen.add(period(backup))
-            yield backup
-
-
-def _day(backup: Backup) -> object:
-    return backup.taken_at.date()
-
-
-def _week(backup: Backup) -> object:
-    return backup.taken_at.isocalendar()[:2]
+    Raises:
+        StorageError: The bucket could not be listed in full.
+        SourceError: Our own records could not be read.
+    """
+    with session(dsn, JOB.name) as connection:
+        known = connection.execute(NAMED["backup_runs"].sql).fetchall()[0]
+    # Listed after the records were read: what they name must be there by now.
+    objects = storage.list(backups.PREFIX)
+    checks = backups.checks(dsn)
+    found = backups.among(objects)
+    keys = {backup.key for backup in found}
+    manifests = (one.key.removesuffix(backups.MANIFEST) for one in objects if one.key.endswith(backups.MANIFEST))
+    uploads = (upload for upload in storage.pending(backups.PREFIX) if backups.time_of(upload.key) is not None)
+    return Listing(
+        backups=tuple(
+            Backup(
+                key=backup.key,
+                taken_at=backup.at,
+                modified=backup.written,
+                bytes=backup.stored.size,
+                verified=_proven(storage, backup, checks),
+                manifest=backup.key + backups.MANIFEST if backup.has_manifest else None,
+            )
+            for backup in found
+        ),
+        orphans=tuple(
+            key + backups.MANIFEST for key in manifests if backups.time_of(key) is not None and key not in keys
+        ),
+        uploads=(*uploads, *storage.pending(archive.PREFIX)),
+        expected=frozenset({known["newest"]} - {None}),
+        running_since=known["running_since"],
+    )
 
 
-def _month(backup: Backup) -> object:
-    return backup.taken_at.year, backup.taken_at.month
+def _proven(
+    storage: Storage, backup: backups.Backup, checks: Mapping[tuple[str, backups.Kind], Mapping[str, Any]]
+) -> bool:
+    """Was this very content proven, and never found damaged since?"""
+    verify, drill = checks.get((backup.key, backups.Kind.VERIFY)), checks.get((backup.key, backups.Kind.DRILL))
+    if not (verify and verify["ok"]) and (verify or not (drill and drill["ok"])):
+        return False
+    try:
+        written = backups.manifest(storage, backup)
+    except JobError:
+        return False  # no manifest, or it was altered
+    return any(check["sha256"] == written.sha256 for check in (verify, drill) if check and check["ok"])
 
 
-def _age(backup: Backup) -> tuple[datetime, str]:
-    return backup.taken_at, backup.key
+def apply(made: Plan, storage: Storage, run: Run) -> None:
+    """Do what the plan says, word for word.
 
+    The manifest goes before its backup: killed in between, an object stays that nothing vouches for, which the next
+    plan removes; the other way round a manifest would stay that vouches for nothing.
 
-def _written(backup: Backup) -> tuple[datetime, str]:
-    return backup.modified, backup.key
-
-
-def _abandoned(upload: PendingUpload, listing: Listing, policy: Policy, now: datetime) -> bool:
-    if listing.running_since is not None and upload.initiated >= listing.running_since - timedelta(minutes=5):
-        return False  # five minutes: the store's clock is not ours
-    return upload.initiated < now - policy.stale
+    Raises:
+        IncompleteError: The newest proven backup is not there any more; nothing was removed.
+        StorageError: A deletion failed.
+    """
+    if made.anchor is not None:
+        there = storage.head(made.anchor.key)
+        if there is None or there.size != made.anchor.bytes:
+            raise IncompleteError(f"{made.anchor.key} is not what was listed: nothing was removed; look at the bucket")
+    for orphan in made.orphans:
+        storage.delete(orphan)
+    for number, backup in enumerate(made.remove):
+        run.check_cancelled()
+        run.progress(number, len(made.remove), unit="backups", note=backup.key)
+        if backup.manifest is not None:
+            storage.delete(backup.manifest)
+        storage.delete(backup.key)
+    for upload in made.abort:
+        storage.abort(upload)

@@ -31,6 +31,8 @@ JOBS: dict[str, str] = {
     "weekly-summary": "jobs.weekly_summary:JOB",
     "restore-drill": "jobs.restore_drill:JOB",
     "verify-backup": "jobs.verify_backup:JOB",
+    "cleanup": "jobs.cleanup:JOB",
+    "retention": "jobs.retention:JOB",
 }
 
 
@@ -57,6 +59,7 @@ COMMANDS: dict[str, Command] = {
     "contract": Command("opsctl.commands.contract:contract", "The views over the application's tables."),
     "export": Command("opsctl.commands.export:export", "Records as CSV or NDJSON, of any size."),
     "exporter": Command("opsctl.commands.exporter:exporter", "Publish metrics."),
+    "flags": Command("opsctl.commands.flags:group", "Feature flags: compare, explain, switch, export."),
     "jobs": Command("opsctl.commands.jobs:jobs", "Jobs: queue, follow, cancel, look back."),
     "operators": Command("opsctl.commands.operators:operators", "Who may act: add, list, disable, whoami."),
     "migrate": Command("opsctl.commands.migrate:migrate", "Our own schema's migrations."),

@@ -111,6 +111,15 @@ def _folder(path: Path) -> Path:
     return path
 
 
+def _prefixes(text: str) -> str:
+    found = [part.strip() for part in text.split(",")]
+    if any(not part or part.startswith("/") for part in found):
+        raise ValueError("write prefixes as the keys begin: orders/,keys/")
+    if any(a.startswith(b) for a in found for b in found if a is not b):
+        raise ValueError("one of the prefixes lies within another: write the outer one")
+    return ",".join(found)
+
+
 def _lower(value: object) -> object:
     return value.lower() if isinstance(value, str) else value
 
@@ -123,6 +132,7 @@ BaseUrl = Annotated[str, AfterValidator(_base_url)]
 Listen = Annotated[str, AfterValidator(_listen)]
 ExistingFile = Annotated[Path, AfterValidator(_file)]
 ExistingFolder = Annotated[Path, AfterValidator(_folder)]
+Prefixes = Annotated[str, AfterValidator(_prefixes)]
 KeepDays = Annotated[int, Field(ge=8, le=36_500)]
 """Less would reach into days the ledger and the facts still read; the database refuses it, too."""
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]

@@ -28,6 +28,7 @@ from opslib.setting_types import (
     Listen,
     LowerCase,
     PostgresDsn,
+    Prefixes,
     RedisUrl,
     Seconds,
     Secret,
@@ -114,6 +115,26 @@ class Settings(BaseModel):
     ops_ledger_gauges_seconds: Seconds = _plain(
         "seconds", "How often whole tables are asked: statuses, reconciliation.", 60.0
     )
+    ops_backup_keep_days: Annotated[int, Field(ge=14, le=366)] = _plain(
+        "days, 14 or more", "The newest backup of each of so many days is kept.", 30
+    )
+    ops_backup_keep_weeks: Annotated[int, Field(ge=0, le=520)] = _plain(
+        "weeks", "The newest proven backup of each of so many weeks is kept.", 8
+    )
+    ops_backup_keep_months: Annotated[int, Field(ge=0, le=120)] = _plain(
+        "months", "The newest proven backup of each of so many months is kept.", 12
+    )
+    ops_backup_max_removed_share: Annotated[float, Field(gt=0, le=1)] = _plain(
+        "0 to 1", "Retention refuses to remove more than this share of all backups in one run.", 0.5
+    )
+    object_prefixes: Prefixes = _plain(
+        "prefixes, by commas", "Objects of the bucket that are replicated: keys, above all.", "orders/"
+    )
+    replica_prefix: str = _plain("text", "Put before the key of each object's replica.", "keys-backup/")
+    replica_bucket: str | None = _plain("text", "The bucket of the replicas; unset: R2_BUCKET.")
+    replica_endpoint: BaseUrl | None = _plain("http(s) URL", "The S3 endpoint of that bucket; unset: R2_ENDPOINT.")
+    replica_access_key_id: Secret | None = _hidden("text", "Its access key id; unset: R2_ACCESS_KEY_ID.")
+    replica_secret_access_key: Secret | None = _hidden("text", "Its secret access key.")
     ops_keep_webhook_log_days: KeepDays = _plain(
         "days, 8 or more", "Webhook rows older than this are archived, then deleted.", 30
     )
@@ -261,6 +282,7 @@ _ALLOWED = {*_NAMES, *(f"{field.name}_FILE" for field in FIELDS if field.secret)
 _TOGETHER = (
     ("OPS_TLS_CERT", "OPS_TLS_KEY"),
     ("R2_ACCESS_KEY_ID", "R2_SECRET_ACCESS_KEY"),
+    ("REPLICA_ACCESS_KEY_ID", "REPLICA_SECRET_ACCESS_KEY"),
     ("APP_JWT_SECRET", "APP_ADMIN_ID", "APP_ADMIN_EMAIL"),
 )
 

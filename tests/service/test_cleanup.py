@@ -18,15 +18,13 @@ import psycopg
 import pytest
 
 from demo.postgres import PostgresServer
-from demo.processes import private_directory
-from demo.s3 import S3Server, s3_server
 from jobs import cleanup
 from jobs.cleanup import JOB, Result
 from opslib.areas import archive
 from opslib.contract import contract, migrate
 from opslib.errors import CancelledError, ConfigError, JobError
 from opslib.spec import NoParams
-from opslib.storage import Storage
+from opslib.storage import Place, Storage
 from tests.service import s3_kit
 from tests.service.job_kit import a_run
 
@@ -39,18 +37,12 @@ INSERT = """INSERT INTO webhook_logs
             FROM generate_series(1, %(count)s) n"""
 
 
-@pytest.fixture(scope="module")
-def s3() -> Iterator[S3Server]:
-    """One S3 server for all of these."""
-    with private_directory() as directory, s3_server(directory) as server:
-        yield server
-
-
 @pytest.fixture
-def bucket(s3: S3Server) -> Storage:
-    """Its bucket, empty."""
-    s3_kit.empty(s3)
-    return s3_kit.storage_of(s3)
+def bucket(rclone_s3: Place) -> Storage:
+    """A bucket, empty."""
+    storage = Storage(rclone_s3)
+    storage.delete_many(one.key for one in storage.list(""))
+    return storage
 
 
 @pytest.fixture
@@ -62,9 +54,9 @@ def app(database: str, bucket: Storage) -> Iterator[psycopg.Connection[Any]]:
 
 
 @pytest.fixture
-def env(database: str, s3: S3Server) -> dict[str, str]:
+def env(database: str, rclone_s3: Place) -> dict[str, str]:
     """The job's settings; it logs in as a member of `ops_jobs` and nothing else."""
-    return {"DATABASE_URL": s3_kit.as_job(database), **s3_kit.env_of(s3)}
+    return {"DATABASE_URL": s3_kit.as_job(database), **s3_kit.env_at(rclone_s3)}
 
 
 def clean(env: dict[str, str], **run: Any) -> Result:
@@ -288,7 +280,8 @@ def test_facts_are_final(app: psycopg.Connection[Any], env: dict[str, str]) -> N
 def test_our_own_runs(app: psycopg.Connection[Any], bucket: Storage, env: dict[str, str]) -> None:
     """Runs that ended long ago are archived as history shows them, and deleted; newer and unfinished ones stay."""
     for days, outcome in ((100, "SUCCESS"), (100, "FAILED"), (95, "SUCCESS"), (80, "SUCCESS")):
-        an_old_run(app, days, outcome)
+        then = datetime.combine(ago(days), datetime.min.time(), UTC) + timedelta(hours=3)
+        s3_kit.a_finished_run(app, "old", outcome=outcome, finished_at=then, queued_at=then)
     result = clean(env)
     assert result.archived == {"webhook_logs": 0, "job_runs": 3}
     lines = [json.loads(line) for line in archived(bucket, "job_runs")]
@@ -302,44 +295,18 @@ def test_our_own_runs(app: psycopg.Connection[Any], bucket: Storage, env: dict[s
     assert clean(env).archived["job_runs"] == 0
 
 
-def an_old_run(app: psycopg.Connection[Any], days: int, outcome: str) -> None:
-    """A run that ended then."""
-    columns = app.execute(
-        """SELECT a.attname, format_type(a.atttypid, NULL) FROM pg_attribute a
-           LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
-           WHERE a.attrelid = 'ops.job_runs'::regclass AND a.attnum > 0 AND NOT a.attisdropped AND a.attnotnull
-             AND d.adbin IS NULL AND a.attidentity = ''"""
-    ).fetchall()
-    then = datetime.combine(ago(days), datetime.min.time(), UTC) + timedelta(hours=3)
-    plain = {
-        "text": "old",
-        "timestamp with time zone": then,
-        "integer": 0,
-        "bigint": 0,
-        "jsonb": "{}",
-        "double precision": 1,
-        "interval": timedelta(1),
-        "boolean": False,
-    }
-    values = {name: plain[kind] for name, kind in columns} | {
-        "outcome": outcome,
-        "finished_at": then,
-        "queued_at": then,
-    }
-    app.execute(
-        f"INSERT INTO ops.job_runs ({', '.join(values)}) VALUES ({', '.join(['%s'] * len(values))})",
-        list(values.values()),
-    )
-
-
 def test_ops_schema_on_another_server(
-    own_postgres: PostgresServer, app_database: str, bucket: Storage, s3: S3Server
+    own_postgres: PostgresServer, app_database: str, bucket: Storage, rclone_s3: Place
 ) -> None:
     """Rows here, facts and archives there: no statement needs both."""
     ops = own_postgres.dsn("postgres")
     migrate.up(ops)
     assert contract.apply(app_database, ops).findings == ()
-    env = {"DATABASE_URL": s3_kit.as_job(app_database), "OPS_DATABASE_URL": s3_kit.as_job(ops), **s3_kit.env_of(s3)}
+    env = {
+        "DATABASE_URL": s3_kit.as_job(app_database),
+        "OPS_DATABASE_URL": s3_kit.as_job(ops),
+        **s3_kit.env_at(rclone_s3),
+    }
     with psycopg.connect(app_database, autocommit=True) as app, psycopg.connect(ops, autocommit=True) as ours:
         app.execute(INSERT, {"day": ago(40), "count": 12})
         assert clean(env).archived["webhook_logs"] == 12

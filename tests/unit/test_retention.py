@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from jobs.retention import (
+from opslib.areas.retention import (
     Backup,
     IncompleteError,
     Listing,
