@@ -3,69 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import asdict
 from typing import Any, TypeVar
 
 import click
 
+from opsctl.actions import queues as actions
 from opsctl.kinds import reads
 from opsctl.output import Column, Output, console, printed, printed_json, tint, words
-from opslib import log, redis, settings
+from opsctl.queue_session import Redis, opened
+from opslib import settings
 from opslib.areas import queue_jobs
-from opslib.areas.queue_discovery import Discovery, attached
+from opslib.areas.queue_discovery import attached
 from opslib.areas.queue_jobs import JobView
 from opslib.areas.queue_overview import Overview, overviews
-from opslib.areas.queues import Queue, connect
-from opslib.errors import NotFoundError
 
 T = TypeVar("T")
 
-TIMEOUT = 5.0  # seconds for an answer: somebody waits
 PAGE = 100
-
-
-@dataclass(frozen=True, slots=True)
-class Redis:
-    """Where the queues are.
-
-    Attributes:
-        client: A connection for reading.
-        queues: All of them, by name.
-    """
-
-    client: redis.Client
-    queues: Mapping[str, Queue]
-
-    def queue(self, name: str) -> Queue:
-        """The queue of that name.
-
-        Raises:
-            NotFoundError: There is none.
-        """
-        if name not in self.queues:
-            raise NotFoundError(f"there is no queue {name}; there are: {', '.join(self.queues) or 'none'}")
-        return self.queues[name]
-
-
-@asynccontextmanager
-async def opened() -> AsyncIterator[Redis]:
-    """The queues REDIS_URL names."""
-    loaded = settings.load()
-    log.configure(loaded.model_copy(update={"ops_log_level": "warning"}))  # how Redis is read is an exporter's news
-    client = connect(loaded.reveal("REDIS_URL"), name="opsctl", timeout=TIMEOUT)
-    try:
-        discovery = Discovery(client, loaded.bullmq_prefix)
-        await discovery.sweep()
-        yield Redis(client, {queue.name: queue for queue in sorted(discovery.queues)})
-    finally:
-        await redis.close(client)
 
 
 def _ask(question: Callable[[Redis], Awaitable[T]]) -> T:
     async def run() -> T:
-        async with opened() as here:
+        async with opened(settings.load()) as here:
             return await question(here)
 
     return asyncio.run(run())
@@ -75,6 +36,9 @@ def _ask(question: Callable[[Redis], Awaitable[T]]) -> T:
 def queues() -> None:
     """BullMQ queues: jobs by state, workers, failures; retry, pause, drain and add."""
 
+
+for change in actions.COMMANDS:
+    queues.add_command(change)
 
 COLUMNS: Sequence[Column | str] = (
     *("queue", Column("state", state=True), "workers", Column("is_paused", "Paused"), "waiting", "active", "delayed"),

@@ -70,7 +70,7 @@ class JobView:
     stack: Sequence[str]
 
 
-def _view(queue: Queue, id_: bytes, state: str, values: Sequence[bytes | None]) -> JobView:
+def _view(queue: Queue, id_: bytes, state: str, values: Sequence[bytes | None], *, whole: bool = False) -> JobView:
     field = dict(zip(FIELDS, values, strict=True))
     options = _json(field["opts"])
     stack = _json(field["stacktrace"])
@@ -89,7 +89,7 @@ def _view(queue: Queue, id_: bytes, state: str, values: Sequence[bytes | None]) 
         attempts_made=_number(field["atm"]) or _number(field["attemptsMade"]) or 0,
         attempts=(options.get("attempts") if isinstance(options, dict) else None) or 1,
         reason=_text(field["failedReason"]),
-        data=redact(_json(field["data"])),
+        data=_json(field["data"]) if whole else redact(_json(field["data"])),
         options=redact(options),
         result=redact(_json(field["returnvalue"])),
         progress=redact(_json(field["progress"])),
@@ -136,8 +136,17 @@ async def ids(client: redis.Client, queue: Queue, state: str, count: int) -> lis
     return [id_ for id_ in answer if not id_.startswith(b"0:")]  # up to version 4 a marker lay among the waiting
 
 
-async def jobs(client: redis.Client, queue: Queue, state: str, of: Sequence[bytes]) -> list[JobView]:
+async def jobs(
+    client: redis.Client, queue: Queue, state: str, of: Sequence[bytes], *, whole: bool = False
+) -> list[JobView]:
     """These jobs; one that has gone meanwhile is left out.
+
+    Args:
+        client: A connection for reading.
+        queue: Whose.
+        state: The one they are in.
+        of: Their ids.
+        whole: Their data as it is, for adding it elsewhere and not for showing.
 
     Raises:
         SourceError: The server is away or refuses.
@@ -147,7 +156,9 @@ async def jobs(client: redis.Client, queue: Queue, state: str, of: Sequence[byte
         chunk = of[start : start + CHUNK]
         answers = await _told(client, [(queue.key(id_), ("HMGET", queue.key(id_), *FIELDS)) for id_ in chunk])
         found += [
-            _view(queue, id_, state, values) for id_, values in zip(chunk, answers, strict=True) if any(values[:4])
+            _view(queue, id_, state, values, whole=whole)
+            for id_, values in zip(chunk, answers, strict=True)
+            if any(values[:4])
         ]
     return found
 

@@ -18,7 +18,7 @@ from redis import exceptions
 from opslib import redis
 from opslib.areas.queue_discovery import attached
 from opslib.areas.queues import AWAY, Queue, ask, away, connect
-from opslib.errors import RefusedError, SourceError
+from opslib.errors import NotFoundError, RefusedError, SourceError
 
 PROVEN = ((5, 63, 0), (6, 7, 0))
 """The oldest and the newest BullMQ whose workers our tests let run what we wrote."""
@@ -83,6 +83,92 @@ class Writer:
         with _explained():
             await self._queue.add(name, dict(data), options)
 
+    async def put(self, name: str, data: Any, options: Mapping[str, Any]) -> str:
+        """Add a job with BullMQ's own options; returns its id.
+
+        Raises:
+            SourceError: See `add`.
+        """
+        with _explained():
+            return str((await self._queue.add(name, data, dict(options))).id)
+
+    async def retry(self, id_: str) -> None:
+        """Put one failed job back in line. The package's `retryJobs` takes a count, and retries them all.
+
+        Raises:
+            NotFoundError: There is no such job.
+            SourceError: It is not failed (any more), or Redis is away or refuses.
+        """
+        job = await self._job(id_)
+        with _explained():
+            await job.retry("failed")
+
+    async def remove(self, id_: str) -> None:
+        """Remove one job, with its children.
+
+        Raises:
+            NotFoundError, SourceError: See `retry`; a worker may be at it.
+        """
+        job = await self._job(id_)
+        with _explained():
+            await job.remove()
+
+    async def promote(self, id_: str) -> None:
+        """Let a delayed job run now.
+
+        Raises:
+            NotFoundError, SourceError: See `retry`.
+        """
+        job = await self._job(id_)
+        with _explained():
+            await job.promote()
+
+    async def pause(self) -> None:
+        """Let workers take no more jobs; those at one finish it.
+
+        Raises:
+            SourceError: Redis is away, or refuses.
+        """
+        with _explained():
+            await self._queue.pause()
+
+    async def resume(self) -> None:
+        """Let workers take jobs again.
+
+        Raises:
+            SourceError: Redis is away, or refuses.
+        """
+        with _explained():
+            await self._queue.resume()
+
+    async def drain(self, *, delayed: bool) -> None:
+        """Remove every job that waits.
+
+        Args:
+            delayed: Those not due yet, too.
+
+        Raises:
+            SourceError: Redis is away, or refuses.
+        """
+        with _explained():
+            await self._queue.drain(delayed)
+
+    async def clean(self, state: str, *, older_seconds: float, limit: int) -> int:
+        """Remove jobs that ended longer ago than that, at most `limit`; returns how many.
+
+        Raises:
+            SourceError: Redis is away, or refuses.
+        """
+        with _explained():
+            return len(await self._queue.clean(int(older_seconds * 1000), limit, state))
+
+    async def _job(self, id_: str) -> Any:
+        with _explained():
+            job = await bullmq.Job.fromId(self._queue, id_)
+        if job is None:
+            raise NotFoundError(f"queue {self._queue.name} has no job {id_} (any more)")
+        return job
+
 
 async def standing(url: str, name: str, *, prefix: str) -> Standing:
     """How a queue stands.
@@ -106,7 +192,9 @@ async def standing(url: str, name: str, *, prefix: str) -> Standing:
 
 
 @contextlib.asynccontextmanager
-async def writer(url: str, name: str, *, prefix: str, force: bool = False) -> AsyncIterator[Writer]:
+async def writer(
+    url: str, name: str, *, prefix: str, force: bool = False, unserved: bool = False
+) -> AsyncIterator[Writer]:
     """A queue to be written to while the block runs.
 
     Args:
@@ -114,6 +202,7 @@ async def writer(url: str, name: str, *, prefix: str, force: bool = False) -> As
         name: The queue.
         prefix: BullMQ's key prefix.
         force: Write even if the version is not proven, or no worker there.
+        unserved: It needs no worker: nothing is added, or what is added may wait.
 
     Raises:
         RefusedError: The version is not proven, or nobody works there.
@@ -121,7 +210,7 @@ async def writer(url: str, name: str, *, prefix: str, force: bool = False) -> As
     """
     found = await standing(url, name, prefix=prefix)
     if not force:
-        _accept(found)
+        _accept(found, unserved=unserved)
     client = redis.client(url, name=NAME, timeout=TIMEOUT_SECONDS, text=True)
     try:
         yield Writer(bullmq.Queue(name, {"connection": client, "prefix": prefix}))
@@ -129,8 +218,8 @@ async def writer(url: str, name: str, *, prefix: str, force: bool = False) -> As
         await redis.close(client)
 
 
-def _accept(found: Standing) -> None:
-    if not found.served:
+def _accept(found: Standing, *, unserved: bool) -> None:
+    if not (found.served or unserved):
         raise RefusedError(
             f"queue {found.name} has no worker: a job in it would wait for ever. Start one, or name another queue "
             "(`opsctl queues list` shows who works where)"
@@ -150,6 +239,9 @@ def _explained() -> Any:
     except AWAY as exc:
         raise away(exc) from exc
     except exceptions.ResponseError as exc:
-        raise SourceError(
-            f"Redis refuses to add a job: {exc}; its user needs +@write +@scripting on the queue"
-        ) from exc
+        raise SourceError(f"Redis refuses the write: {exc}; its user needs +@write +@scripting on the queue") from exc
+    except Exception as exc:
+        # What a script of BullMQ's refuses (a job that is not failed, or locked) comes as a bare one.
+        if type(exc) not in (Exception, TypeError, ValueError):
+            raise
+        raise SourceError(f"BullMQ refuses: {exc}") from exc
