@@ -177,6 +177,27 @@ const scenes = {
     await new Promise(() => {});
   },
 
+  // `jobs` jobs that fail for good at their only attempt and would succeed at another. Says a line when all have failed,
+  // then one for every job that ran again, until the test ends this process.
+  async bury() {
+    const ran = {};
+    const work = async (job) => {
+      ran[job.id] = (ran[job.id] ?? 0) + 1;
+      if (ran[job.id] === 1) throw new Error(job.data.n % 2 ? "upstream answered 503" : "out of stock");
+    };
+    const served = worker(given.queue, work, { concurrency: 8 });
+    let failed = 0;
+    served.on("failed", () => (failed += 1));
+    served.on("completed", (job) => console.log(JSON.stringify({ id: job.id, runs: ran[job.id] })));
+    const jobs = queue(given.queue);
+    for (let n = 0; n < given.jobs; n += 1) {
+      await jobs.add("reserve", { n, secret: given.secret, email: "anna@example.com" }, { jobId: `job-${n}`, attempts: 1 });
+    }
+    await until(() => failed === given.jobs);
+    console.log("{}");
+    await new Promise(() => {});
+  },
+
   // `workers` workers that stay until the test ends this process.
   async stay() {
     const workers = Array.from({ length: given.workers }, (_, i) =>
