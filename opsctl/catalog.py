@@ -33,6 +33,7 @@ JOBS: dict[str, str] = {
     "verify-backup": "jobs.verify_backup:JOB",
     "cleanup": "jobs.cleanup:JOB",
     "retention": "jobs.retention:JOB",
+    "replicate-objects": "jobs.replicate_objects:JOB",
 }
 
 
@@ -66,6 +67,7 @@ COMMANDS: dict[str, Command] = {
     "orders": Command("opsctl.commands.records:orders", "What was ordered, and what became of it."),
     "payments": Command("opsctl.commands.records:payments", "What was paid, and through whom."),
     "queues": Command("opsctl.commands.queues:queues", "BullMQ queues: jobs, workers, failures."),
+    "redis-acl": Command("opsctl.commands.redis_acl:redis_acl_", "The Redis users to make."),
     "reservations": Command("opsctl.commands.records:reservations", "What is set aside for whom."),
     "sessions": Command("opsctl.commands.records:sessions", "Who is logged in."),
     "users": Command("opsctl.commands.records:users", "Who has an account."),

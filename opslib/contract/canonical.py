@@ -176,6 +176,7 @@ WRITES: Mapping[str, str] = MappingProxyType(
         "webhook_log_lines": "date, text, integer",
         "purge_webhook_logs": "date, text[]",
         "set_flag": "text, boolean",
+        "delete_flag": "text",
     }
 )
 """The functions of `ops_app`, each with its argument types. Who may call which: `grants.FUNCTIONS`.

@@ -422,6 +422,15 @@ $$;
 REVOKE ALL ON FUNCTION set_flag(text, boolean) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION set_flag(text, boolean) TO ops_jobs, ops_staff;
 
+-- write: delete_flag
+-- A flag the code no longer asks for; a running application may still remember it. True if there was one.
+CREATE FUNCTION delete_flag(flag text) RETURNS boolean
+LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    WITH gone AS (DELETE FROM public.feature_flags WHERE name = flag RETURNING 1) SELECT EXISTS (SELECT FROM gone)
+$$;
+REVOKE ALL ON FUNCTION delete_flag(text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION delete_flag(text) TO ops_super;
+
 -- grants: readers
 GRANT USAGE ON SCHEMA ops_view TO ops_exporter, ops_grafana, ops_jobs, ops_staff;
 GRANT USAGE ON SCHEMA ops_app TO ops_jobs, ops_staff; -- what may be called there, each function says
