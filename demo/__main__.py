@@ -48,6 +48,7 @@ def main() -> int:
 async def _run(servers: Stack, console: Console, *, seed: int) -> None:
     async with session(servers, seed=seed, per_second=PER_SECOND) as here:
         await here.start_exporter()
+        await asyncio.to_thread(here.jobs.start)
         with ExitStack() as exits:
             prometheus = prometheus_server(servers.directory, here.exporter)
             if prometheus is not None:
@@ -62,6 +63,7 @@ async def _run(servers: Stack, console: Console, *, seed: int) -> None:
             ):
                 console.print(f"  {what:<12} {address}", markup=False, highlight=False)
             async with here.traffic.flowing():
+                await here.jobs.worked()
                 await watch(here, console)
 
 

@@ -40,9 +40,10 @@ async def check(stack: Stack, console: Console, *, seconds: float, seed: int) ->
     def say(text: str) -> None:
         console.print(f"[dim]{time.monotonic() - started:6.1f} s[/]  {text}", highlight=False, soft_wrap=True)
 
-    async with session(stack, seed=seed, per_second=PER_SECOND) as here:
+    async with session(stack, seed=seed, per_second=PER_SECOND, scheduler=False) as here:
         say("yesterday's orders are in the tables; the exporter starts")
         await here.start_exporter()
+        await asyncio.to_thread(here.jobs.start)
         say(f"it is ready; {seconds:g} s of traffic begin")
         async with _watched(here) as monotonic, here.traffic.flowing():
             await _events(here, seconds, say)
@@ -79,6 +80,9 @@ async def _events(here: Session, seconds: float, say: expected.Say) -> None:
     await until(0.35)
     await here.world.queues.stall()
     say(f"a worker of {CATALOG} died in the middle of a job")
+    await here.jobs.cancelled()
+    await here.jobs.worked()
+    say("an operator cancelled one run of a job and waited for another")
     await until(0.5)
     await asyncio.to_thread(here.exporter.kill)
     await asyncio.sleep(1)
@@ -133,7 +137,7 @@ async def _settle(here: Session, say: expected.Say) -> tuple[list[Difference], i
     agreed: float | None = None
     while True:
         page = await here.page()
-        exact, ages = expected.exact(here.world), expected.ages(here.world)
+        exact, ages = {**expected.exact(here.world), **here.jobs.gauges()}, expected.ages(here.world)
         found = [Difference(("the page", ()), 1, None)] if page is None else differences(exact, ages, page)
         now = time.monotonic()
         agreed = None if found else agreed or now

@@ -48,6 +48,18 @@ EXACT = frozenset(
         "ops_contract_missing_indexes",
         "ops_contract_ok",
         "ops_dropped_series_total",
+        "ops_job_attempt_timeouts_total",
+        "ops_job_attempts_lost_total",
+        "ops_job_duration_seconds_count",
+        "ops_job_last_outcome",
+        "ops_job_overdue",
+        "ops_job_queued",
+        "ops_job_results_refused_total",
+        "ops_job_running",
+        "ops_job_runs_total",
+        "ops_job_scheduler_events_total",
+        "ops_job_slots_late_total",
+        "ops_job_slots_skipped_total",
         "ops_ledger_missed_total",
     }
 )
@@ -66,6 +78,8 @@ FREE = {
     "bitloot_provider_latency_seconds": "measures this machine",
     "bitloot_provider_runway_days": "needs a day of balances",
     "bitloot_queue_last_activity_timestamp_seconds": "a moment in the past",
+    "ops_job_last_success_timestamp_seconds": "a moment in the past",
+    "ops_job_missing_settings": "says which settings the demo does without",
     "bitloot_queue_workers": "counts connections, of which a Python worker has more than a Node one",
 }
 """Not compared, and why."""
@@ -129,5 +143,5 @@ def _unknown(page: Page) -> Iterable[Difference]:
     """A family of the application that nobody told this check about: add it to one of the lists above."""
     listed = EXACT | AGES | FREE.keys()
     for of, family in page.families.items():
-        if family.startswith("bitloot_") and not {of[0], family} & listed:
+        if family.startswith(("bitloot_", "ops_job_")) and not {of[0], family} & listed:
             yield Difference(of, None, page.values[of])

@@ -22,6 +22,10 @@ from demo.s3 import S3Server, s3_server
 DATABASE = "bitloot"
 LOGIN = "demo_exporter"
 """What the exporters log in as: a member of `ops_exporter`, no owner of anything."""
+JOBS_LOGIN = "demo_jobs"
+"""What the jobs log in as: a member of `ops_jobs`."""
+OPERATOR = "demo_operator"
+"""Who acts: a member of `ops_staff`."""
 
 KEPT = ("PATH", "HOME", "LANG", "TMPDIR", "PYTHONPATH")
 """Of our own environment, what a process needs to live."""
@@ -77,7 +81,8 @@ def stack() -> Iterator[Stack]:
         opsctl("migrate", "up", DATABASE_URL=here.dsn)
         opsctl("contract", "apply", DATABASE_URL=here.dsn)
         with database.connect() as admin:
-            admin.execute(f"CREATE ROLE {LOGIN} LOGIN IN ROLE ops_exporter")
+            for login, role in ((LOGIN, "ops_exporter"), (JOBS_LOGIN, "ops_jobs"), (OPERATOR, "ops_staff")):
+                admin.execute(f"CREATE ROLE {login} LOGIN IN ROLE {role}")
         yield here
 
 

@@ -26,6 +26,7 @@ MOVING = (
     ("bitloot_orders", ("status",)),
     ("bitloot_reconciliation_orders", ("problem",)),
     ("bitloot_provider_balance", ("provider", "currency")),
+    ("ops_job_runs_total", ("job_name", "outcome")),
 )
 """What is shown: a family, summed up by these labels."""
 

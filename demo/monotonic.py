@@ -20,7 +20,7 @@ class Monotonic:
     def see(self, page: Page) -> None:
         """The next page."""
         for of, value in page.values.items():
-            if of[0].startswith("bitloot_") and of[0].endswith(("_total", "_count")):
+            if of[0].startswith(("bitloot_", "ops_job_")) and of[0].endswith(("_total", "_count")):
                 if value < self._seen.get(of, 0):
                     self.faults.append(f"{show(of)} went back from {self._seen[of]:g} to {value:g}")
                 self._seen[of] = value

@@ -13,6 +13,7 @@ from http.client import HTTPException
 import psycopg
 
 from demo.embedded import DATABASE, LEDGER, LOGIN, Exporter, Stack
+from demo.jobs import Jobs
 from demo.page import Page
 from demo.providers import Failure
 from demo.traffic import Traffic
@@ -31,6 +32,7 @@ class Session:
     world: World
     traffic: Traffic
     exporter: Exporter
+    jobs: Jobs
 
     async def start_exporter(self) -> None:
         """Start the exporter, and wait until it has read everything once.
@@ -59,8 +61,15 @@ class Session:
 
 
 @asynccontextmanager
-async def session(stack: Stack, *, seed: int, per_second: float) -> AsyncIterator[Session]:
-    """Open the shop, live its yesterday, and prepare the exporter without starting it."""
+async def session(stack: Stack, *, seed: int, per_second: float, scheduler: bool = True) -> AsyncIterator[Session]:
+    """Open the shop, live its yesterday, and prepare the exporter and the jobs without starting them.
+
+    Args:
+        stack: The servers.
+        seed: Of all chance.
+        per_second: Stories told.
+        scheduler: See `Jobs`.
+    """
 
     async def counted(row: str) -> bool:
         deadline = time.monotonic() + COUNTED_SECONDS
@@ -88,7 +97,12 @@ async def session(stack: Stack, *, seed: int, per_second: float) -> AsyncIterato
             **LEDGER,
         }
         exporter = Exporter(stack.directory, settings)
+        # Without NOWPayments' key: each call lowers what its rate limit leaves, and only the exporter looks at that.
+        kinguin = {name: settings[name] for name in ("KINGUIN_API_KEY", "KINGUIN_BASE_URL")}
+        jobs = Jobs(stack, kinguin, here.truth, scheduler=scheduler)
+        traffic = Traffic(here.stories, here.truth, seed=seed, per_second=per_second)
         try:
-            yield Session(stack, here, Traffic(here.stories, here.truth, seed=seed, per_second=per_second), exporter)
+            yield Session(stack, here, traffic, exporter, jobs)
         finally:
+            await asyncio.to_thread(jobs.stop)
             await asyncio.to_thread(exporter.stop)
