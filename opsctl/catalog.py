@@ -58,6 +58,7 @@ COMMANDS: dict[str, Command] = {
     ),
     "completion": Command("opsctl.commands.completion:completion", "Print the completion script of a shell."),
     "contract": Command("opsctl.commands.contract:contract", "The views over the application's tables."),
+    "doctor": Command("opsctl.commands.doctor:doctor", "Connect to everything; say what is wrong and what to do."),
     "export": Command("opsctl.commands.export:export", "Records as CSV or NDJSON, of any size."),
     "exporter": Command("opsctl.commands.exporter:exporter", "Publish metrics."),
     "flags": Command("opsctl.commands.flags:group", "Feature flags: compare, explain, switch, export."),
