@@ -20,8 +20,8 @@ from opslib.areas.queue_discovery import attached
 from opslib.areas.queues import AWAY, Queue, ask, away, connect
 from opslib.errors import NotFoundError, RefusedError, SourceError
 
-PROVEN = ((5, 63, 0), (6, 7, 0))
-"""The oldest and the newest BullMQ whose workers our tests let run what we wrote."""
+OLDEST, NEWEST = (5, 63, 0), 6
+"""The oldest BullMQ, and the newest major version of it, whose workers our tests let run what we wrote."""
 
 TIMEOUT_SECONDS = 5.0
 ATTEMPTS = 3
@@ -48,7 +48,7 @@ class Standing:
     def proven(self) -> bool:
         """Is that a version we know?"""
         match = _VERSION.fullmatch(self.version or "")
-        return match is not None and PROVEN[0] <= tuple(map(int, match.groups())) <= PROVEN[1]
+        return match is not None and OLDEST <= tuple(map(int, match.groups())) < (NEWEST + 1,)
 
 
 class Writer:
@@ -225,10 +225,9 @@ def _accept(found: Standing, *, unserved: bool) -> None:
             "(`opsctl queues list` shows who works where)"
         )
     if not found.proven:
-        oldest, newest = (".".join(map(str, version)) for version in PROVEN)
         raise RefusedError(
             f"queue {found.name} is kept by {found.version or 'an unknown version of BullMQ'}; "
-            f"writing is proven for {oldest} to {newest}"
+            f"writing is proven for {'.'.join(map(str, OLDEST))} to {NEWEST}.x"
         )
 
 
