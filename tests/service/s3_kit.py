@@ -9,7 +9,8 @@ import psycopg
 from psycopg.conninfo import make_conninfo
 from psycopg.types.json import Jsonb
 
-from opslib.storage import Place
+from opslib import settings
+from opslib.storage import Place, Storage
 
 LOGIN = "a_job"
 
@@ -22,6 +23,11 @@ def env_at(place: Place) -> dict[str, str]:
         "R2_ACCESS_KEY_ID": place.access_key_id.get_secret_value(),
         "R2_SECRET_ACCESS_KEY": place.secret_access_key.get_secret_value(),
     }
+
+
+def place_of(env: dict[str, str]) -> Place:
+    """The bucket of those settings."""
+    return Storage.of(settings.load(env)).place
 
 
 def as_job(database: str) -> str:
