@@ -47,11 +47,17 @@ def _version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:  # n
         ctx.exit()
 
 
+def _no_color(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:  # noqa: FBT001 - click's signature
+    if wanted:
+        ctx.color = False
+
+
 EXIT_CODES = "Exit codes: 0 done, 1 failed, 2 wrong usage or settings, 3 refused, 4 not found, 5 backend unreachable."
 
 
 @click.group(cls=Lazy, context_settings={"help_option_names": ["-h", "--help"]}, epilog=EXIT_CODES)
 @click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_version)
+@click.option("--no-color", is_flag=True, expose_value=False, callback=_no_color, help="Print without colour.")
 def cli() -> None:
     """See, be called, act and recover: operations of a shop on Postgres, Redis/BullMQ and R2."""
 

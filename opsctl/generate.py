@@ -7,7 +7,7 @@ from pathlib import Path
 
 from exporters.signals import itself
 from opsctl import catalog
-from opsctl.render import markdown, rules
+from opsctl.render import cli, markdown, rules
 from opslib.collector import SELF_METRICS
 from opslib.contract import canonical
 from opslib.server import PAGE_METRICS
@@ -39,6 +39,9 @@ def files() -> dict[Path, str]:
         ROOT / "docs/metrics.md": markdown.metrics(subjects, (*SELF_METRICS, *PAGE_METRICS)),
         ROOT / "docs/views.md": markdown.views(canonical.VIEWS),
         ROOT / "docs/settings.md": markdown.settings(settings),
+        ROOT / "docs/cli.md": cli.page(
+            (name, catalog.load(catalog.COMMANDS[name].target)) for name in sorted(catalog.COMMANDS)
+        ),
         **{ROOT / f"prometheus/rules/{subject.name}.yml": rules.rules(subject) for subject in watched},
     }
 
