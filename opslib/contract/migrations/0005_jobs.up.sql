@@ -664,6 +664,7 @@ CREATE INDEX job_runs_job_outcome ON ops.job_runs (job, outcome, id);
 CREATE INDEX job_runs_queued ON ops.job_runs (queued_at);
 CREATE INDEX job_runs_person ON ops.job_runs (triggered_by, id) WHERE triggered_by <> 'schedule';
 CREATE INDEX job_runs_person_job ON ops.job_runs (triggered_by, job, id) WHERE triggered_by <> 'schedule';
+CREATE INDEX job_runs_person_outcome ON ops.job_runs (triggered_by, outcome, id) WHERE triggered_by <> 'schedule';
 COMMENT ON TABLE ops.job_runs IS
     'Runs, read through ops_view.job_runs; params may hold a secret, params_shown does not. While attempt is set that '
     'attempt, and no other, may say how the run ended.';
