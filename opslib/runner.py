@@ -107,7 +107,12 @@ async def serve(
         work = Worker(settings, targets, store, report, timing, queues=queues)
         keep = timedelta(days=settings.ops_keep_job_run_days) + _ARCHIVED
         keeper = Keeper(node(), work, store, report, timing, queues=queues, scheduler=scheduler, keep=keep)
-        await _declare(store, [_declared(job, missing[name]) for name, job in jobs.items()], timing)
+        declaring = asyncio.create_task(
+            _declare(store, [_declared(job, missing[name]) for name, job in jobs.items()], timing)
+        )
+        await _until(stop, [declaring])
+        if stop.is_set():
+            return await _cancel([declaring])
         staying = [
             *(asyncio.create_task(loop()) for loop in keeper.loops()),
             asyncio.create_task(report.write(timing.reap)),

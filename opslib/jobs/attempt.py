@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -26,6 +27,7 @@ class Ending:
         error: What to tell people.
         trace: Where an exception came from, a line per frame.
         timed_out: It was ended at its timeout.
+        terminated: Somebody else told its process to end.
     """
 
     outcome: str
@@ -33,6 +35,7 @@ class Ending:
     error: str | None = None
     trace: tuple[str, ...] = ()
     timed_out: bool = False
+    terminated: bool = False
 
 
 class Attempt:
@@ -102,13 +105,14 @@ class Attempt:
         self._child.signal(signal.SIGKILL)
 
     async def _listen(self) -> Ending | None:
-        while line := await self._child.reader.readline():
-            message = json.loads(line)
-            if "end" in message:
-                end = message["end"]
-                return Ending(end["outcome"], end.get("result"), end.get("error"), tuple(end.get("trace", ())))
-            self._lives = True
-            self._progress = message.get("progress", self._progress)
+        with contextlib.suppress(ConnectionError):  # it died with words of ours unread: an end like any other
+            while line := await self._child.reader.readline():
+                message = json.loads(line)
+                if "end" in message:
+                    end = message["end"]
+                    return Ending(**{**end, "trace": tuple(end.get("trace", ()))})
+                self._lives = True
+                self._progress = message.get("progress", self._progress)
         if self.dropped:
             return None
         done, _ = await asyncio.wait({self._child.ended}, timeout=1)

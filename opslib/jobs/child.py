@@ -97,44 +97,54 @@ class Link:
         """Keep the latest; it travels once a second."""
         self._progress = progress
 
-    def end(self, **message: Any) -> None:
-        """Say the last word."""
+    def end(self, **message: Any) -> NoReturn:
+        """Say the last word, and wait until it was heard: the parent hangs up, which ends us."""
         self._flush()
         self._send({"end": message})
+        self._thread.join()
+        _die()
 
     def _serve(self) -> None:
-        beat = time.monotonic()
+        try:
+            self._follow()
+        finally:
+            _die()  # whatever went wrong: nobody watches the lease any more
+
+    def _follow(self) -> None:
+        beat = flush = time.monotonic()
         rest = b""
         while True:
             now = time.monotonic()
             if now >= beat:
                 self._send({"beat": True})
                 beat = now + self._beat
-            self._flush()
+            if now >= flush and self._flush():
+                flush = now + _PROGRESS_SECONDS
             wait = max(0.0, min(_PROGRESS_SECONDS, beat - now, self._lease - now))
             if select.select([self._channel], [], [], wait)[0]:
                 heard = self._channel.recv(65536)
                 if not heard:
-                    _die()  # the parent is gone: whoever takes the run over must find nobody here
+                    return  # the parent is gone: whoever takes the run over must find nobody here
                 *lines, rest = (rest + heard).split(b"\n")
                 for message in map(json.loads, lines):
                     self._lease = message.get("lease", self._lease)
                     if message.get("cancel"):
                         self.cancelled.set()
             elif time.monotonic() >= self._lease:
-                _die()  # the parent is frozen, or cannot reach Postgres: others believe it dead
+                return  # the parent is frozen, or cannot reach Postgres: others believe it dead
 
-    def _flush(self) -> None:
+    def _flush(self) -> bool:
         progress, self._progress = self._progress, None
         if progress is not None:
             self._send({"progress": redact.redact(asdict(progress))})
+        return progress is not None
 
     def _send(self, message: Mapping[str, Any]) -> None:
         with self._lock, contextlib.suppress(OSError):  # a parent that is gone is seen by the thread
             self._channel.sendall(json.dumps(message).encode() + b"\n")
 
 
-def main(channel: socket.socket) -> None:
+def main(channel: socket.socket) -> NoReturn:
     """Run what the parent sends, and say how it ended."""
     signal.signal(signal.SIGTERM, _terminate)
     assignment = _receive(channel)
@@ -191,7 +201,7 @@ def _run(assignment: Assignment, link: Link) -> dict[str, Any]:
     except CancelledError as exc:
         return {"outcome": "CANCELLED", "error": redact.redact(str(exc))}
     except TerminatedError:
-        return {"outcome": "FAILED", "error": "its process was told to end (SIGTERM)"}
+        return {"outcome": "FAILED", "error": "its process was told to end (SIGTERM)", "terminated": True}
     except BaseException as exc:  # noqa: BLE001 - whatever a job raises is how it ended
         message = str(exc) if isinstance(exc, OpsError) else f"{type(exc).__name__}: {exc}"
         return {"outcome": "FAILED", "error": redact.redact(message), "trace": list(_frames(exc))}

@@ -69,7 +69,6 @@ def _bear(control: socket.socket) -> bool:
 
 
 def _live(control: socket.socket, channel: int) -> None:
-    status = 1
     try:
         os.setsid()
         signal.set_wakeup_fd(-1)
@@ -77,9 +76,8 @@ def _live(control: socket.socket, channel: int) -> None:
             signal.signal(number, signal.SIG_DFL)
         control.close()
         child.main(socket.socket(fileno=channel))
-        status = 0
     finally:
-        os._exit(status)  # never back into the loop above
+        os._exit(1)  # never back into the loop above
 
 
 def _bury(control: socket.socket) -> None:
@@ -89,5 +87,5 @@ def _bury(control: socket.socket) -> None:
 
 
 if __name__ == "__main__":
-    with contextlib.suppress(BrokenPipeError), socket.socket(fileno=int(sys.argv[1])) as connection:
+    with contextlib.suppress(ConnectionError), socket.socket(fileno=int(sys.argv[1])) as connection:
         main(connection)

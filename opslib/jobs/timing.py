@@ -34,8 +34,8 @@ class Timing:
     run_beat: float = 30
     run_silent: float = 300
     watch: float = 1
-    reap: float = 5
-    settle: float = 15
+    reap: float = 2
+    settle: float = 12
     kill_grace: float = 10
     drain: float = 30
     poll: float = 5

@@ -66,6 +66,8 @@ class Worker:
         self._spawner = Spawner([target.partition(":")[0] for target in targets.values()])
         self._busy: Counter[str] = Counter()
         self._tasks: set[asyncio.Task[str | None]] = set()
+        self._beginning: asyncio.Task[Taken | float | None] | None = None
+        self._leaving = False
 
     async def pull(self) -> None:
         """Take work for ever; cancel this to take no more."""
@@ -77,7 +79,8 @@ class Worker:
             if free and self.number is not None:
                 try:
                     # Shielded: an attempt that was begun must not be lost because we are told to leave right now.
-                    found = await asyncio.shield(self._begin(free))
+                    self._beginning = asyncio.create_task(self._begin(free))
+                    found = await asyncio.shield(self._beginning)
                 except GivenUpError:
                     self.number = None  # the keeper makes us somebody again
                     wait = self._timing.retry
@@ -108,6 +111,10 @@ class Worker:
             ending = await self._run(taken)
             if ending is None:
                 return None
+            if ending.terminated and self._leaving:
+                # Whoever told us to leave told our children, too (systemd's KillMode=control-group).
+                await self._release(taken)
+                return None
             await self._last_progress(taken)
             state = await self._finish(taken, ending)
             self._tell(taken, ending, state, time.monotonic() - began)
@@ -124,6 +131,9 @@ class Worker:
         try:
             child = await self._spawner.spawn()
         except JobError as exc:
+            if self._leaving:
+                await self._release(taken)
+                return None
             return Ending("FAILED", error=str(exc))
         attempt = self.running[taken.attempt] = Attempt(taken, child, self._timing)
         return await attempt.run(
@@ -168,6 +178,10 @@ class Worker:
             self._report.count(taken.job, "attempt_timeout")
         self._report.ended(taken, state, ending.error, ending.trace)
 
+    async def _release(self, taken: Taken) -> None:
+        with contextlib.suppress(SourceError):  # then the others find out by our silence
+            await self._store.release(taken.attempt, "the process that ran it was told to leave")
+
     def drop(self) -> None:
         """Nothing of what runs is ours any more."""
         for attempt in self.running.values():
@@ -175,11 +189,13 @@ class Worker:
 
     async def drain(self, seconds: float) -> None:
         """Wait for what runs; what is not done by then goes back to the queue."""
+        self._leaving = True
+        if self._beginning is not None:
+            await asyncio.wait([self._beginning])
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=seconds)
         for attempt in list(self.running.values()):
-            with contextlib.suppress(SourceError):  # then the others find out by our silence
-                await self._store.release(attempt.taken.attempt, "the process that ran it was told to leave")
+            await self._release(attempt.taken)
         if leaving := [asyncio.create_task(attempt.leave()) for attempt in self.running.values()]:
             await asyncio.wait(leaving)
         if self._tasks:
