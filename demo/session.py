@@ -12,12 +12,15 @@ from http.client import HTTPException
 
 import psycopg
 
-from demo.embedded import DATABASE, LEDGER, LOGIN, Exporter, Stack
+from demo.embedded import DATABASE, LEDGER, LOGIN, ROOT, Exporter, Stack
 from demo.jobs import Jobs
 from demo.page import Page
 from demo.providers import Failure
+from demo.shop import ADMIN_EMAIL, ADMIN_ID
 from demo.traffic import Traffic
 from demo.world import World, world
+
+FLAGS = ROOT / "flags" / "flags.yaml"
 
 READY_SECONDS = 30.0
 COUNTED_SECONDS = 45.0
@@ -99,7 +102,14 @@ async def session(stack: Stack, *, seed: int, per_second: float, scheduler: bool
         exporter = Exporter(stack.directory, settings)
         # Without NOWPayments' key: each call lowers what its rate limit leaves, and only the exporter looks at that.
         kinguin = {name: settings[name] for name in ("KINGUIN_API_KEY", "KINGUIN_BASE_URL")}
-        jobs = Jobs(stack, kinguin, here.truth, scheduler=scheduler)
+        administrator = {
+            "APP_BASE_URL": here.app.url,
+            "APP_JWT_SECRET": here.app.jwt_secret,
+            "APP_ADMIN_ID": ADMIN_ID,
+            "APP_ADMIN_EMAIL": ADMIN_EMAIL,
+            "OPS_FLAGS_FILE": str(FLAGS),
+        }
+        jobs = Jobs(stack, {**kinguin, **administrator}, here.truth, scheduler=scheduler)
         traffic = Traffic(here.stories, here.truth, seed=seed, per_second=per_second)
         try:
             yield Session(stack, here, traffic, exporter, jobs)

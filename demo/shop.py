@@ -23,6 +23,9 @@ from demo.orders import Order, Source
 from demo.providers import Resend
 from demo.truth import Truth
 
+ADMIN_ID = "00000000-0000-4000-8000-00000000ad31"
+ADMIN_EMAIL = "admin@example.test"
+
 PRODUCT_COST_CENTS = 450
 """What an inventory item cost us."""
 
@@ -65,7 +68,8 @@ class Shop:
                 )
                 self._products += [row[0] for row in await rows.fetchall()]
             await connection.execute(
-                """INSERT INTO users (email, role, "emailConfirmed") VALUES ('admin@example.test', 'admin', true)"""
+                """INSERT INTO users (id, email, role, "emailConfirmed") VALUES (%s, %s, 'admin', true)""",
+                (ADMIN_ID, ADMIN_EMAIL),
             )
             # What an admin's upload leaves in the audit log: plaintext keys, which nobody may ever export.
             await connection.execute(
