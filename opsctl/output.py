@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any, TypeVar
+from uuid import UUID
 
 import click
 
@@ -164,8 +165,14 @@ def table(rows: Iterable[Row], columns: Sequence[Column], *, nothing: str = "not
         return
     grid = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
-        numbers = all(_numeric(row.get(column.key)) for row in listed)
-        grid.add_column(Text(column.head), justify="right" if numbers else "left", overflow="fold")
+        values = [row.get(column.key) for row in listed]
+        grid.add_column(
+            Text(column.head),
+            justify="right" if all(map(_numeric, values)) else "left",
+            overflow="fold",
+            # An id is there to be copied: on a narrow terminal other columns fold first.
+            no_wrap=all(isinstance(value, UUID | datetime | None) or _numeric(value) for value in values),
+        )
     for row in listed:
         # Text, not str: a value from outside is never read as markup.
         grid.add_row(*(Text(words(row.get(c.key)), style=tint(row.get(c.key)) if c.state else "") for c in columns))

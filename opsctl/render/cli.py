@@ -12,8 +12,8 @@ from opsctl.render.markdown import GENERATED, table
 from opslib.spec import Action
 
 INTRODUCTION = """\
-`opsctl COMMAND --help` says the same. A command changes nothing unless this page says which role it takes; each of those
-leaves an audit event. `--json` and `--csv` print for programs, in UTC. Completion:
+`opsctl COMMAND --help` says the same. A command changes nothing unless this page says which role it takes; each of
+those leaves an audit event. `--json` and `--csv` print for programs, in UTC. Completion:
 `opsctl completion bash|zsh|fish`. Source: `opsctl/commands/` and `opsctl/actions/`.
 
 `opsctl --no-color COMMAND`, or `NO_COLOR` in the environment, prints without colour; so does a pipe.
