@@ -13,7 +13,8 @@ from pydantic import BaseModel
 
 from opslib.areas import facts
 from opslib.areas.archive import Archive, Archived, Source
-from opslib.errors import ConfigError
+from opslib.areas.queries import NAMED
+from opslib.errors import ConfigError, JobError
 from opslib.run import Run
 from opslib.session import Connection, session
 from opslib.spec import Cron, Job, NoParams
@@ -57,7 +58,8 @@ def run(run: Run, params: NoParams) -> Result:
 
     Raises:
         ConfigError: No database is set.
-        JobError: A day's rows could not be let go; see `Archive.move`. Facts and sessions are done by then.
+        JobError: A day's rows could not be let go (see `Archive.move`), or the ledger still counts old rows for the
+            first time. Facts and sessions are done by then.
         SourceError: A database or the store failed.
     """
     del params
@@ -90,6 +92,8 @@ def _sessions(run: Run, app: Connection) -> int:
 
 
 def _archive(run: Run, app: Connection, ops: Connection) -> dict[str, Archived]:
+    if ops.execute(NAMED["ledger_backfilling"].sql).fetchall():
+        raise JobError("the ledger exporter still adds history: no row goes before it has counted it; run this again")
     today: date = app.execute("SELECT (now() AT TIME ZONE 'UTC')::date AS day").fetchall()[0]["day"]
     final = facts.final(ops)
     archive = Archive(Storage.of(run.settings), ops, lambda note: _tick(run, "rows", note))

@@ -172,3 +172,8 @@ SELECT (min(finished) AT TIME ZONE 'UTC')::date AS day FROM ops_view.job_runs WH
 -- database: ops
 -- What was archived of one source's day.
 SELECT key, sha256, bytes, lines, purged_at FROM ops.archives WHERE source = %(source)s AND day = %(day)s;
+
+-- name: ledger_backfilling
+-- database: ops
+-- Families of the ledger whose history is still being added: rows that went now would never be counted.
+SELECT family FROM ops.ledger_marks WHERE backfilled_at IS NULL;

@@ -51,6 +51,7 @@ JOB_TABLES = frozenset(
         "job_counts",
         "job_totals",
         "exporter_series",
+        "ledger_marks",
         "fact_days",
         "daily_facts",
         "archives",

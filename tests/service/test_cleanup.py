@@ -25,7 +25,7 @@ from opslib.contract import contract, migrate
 from opslib.errors import CancelledError, ConfigError, JobError
 from opslib.spec import NoParams
 from opslib.storage import Place, Storage
-from tests.service import s3_kit
+from tests.service import ledger_kit, s3_kit
 from tests.service.job_kit import a_run
 
 TODAY = datetime.now(UTC).date()
@@ -313,6 +313,27 @@ def test_ops_schema_on_another_server(
         assert sum(facts(ours, ago(40)).values()) == 12
         assert sum(archived(bucket).values()) == 12
         assert clean(env).archived["webhook_logs"] == 0
+
+
+async def test_counters_do_not_notice(app: psycopg.Connection[Any], database: str, env: dict[str, str]) -> None:
+    """No row goes while the ledger still adds history; afterwards its totals are the same, and go on from there."""
+    app.execute(INSERT, {"day": ago(40), "count": 30})
+    app.execute(INSERT, {"day": ago(3), "count": 5})
+    app.execute("SELECT ops.ledger_start('webhook', now())")
+    with pytest.raises(JobError, match="the ledger exporter still adds history"):
+        clean(env)
+    assert len(rows(app)) == 35
+    async with ledger_kit.ledger(database) as ledger:
+        await ledger.refresh()
+        before = await ledger_kit.counted(ledger)
+        assert sum(before.values()) == 35
+        assert clean(env).archived["webhook_logs"] == 30
+        await ledger.refresh()
+        assert await ledger_kit.counted(ledger) == before
+        async with await psycopg.AsyncConnection.connect(database, autocommit=True) as shop:
+            await ledger_kit.insert(shop, "ok")
+        await ledger.refresh()
+        assert sum((await ledger_kit.counted(ledger)).values()) == 36
 
 
 def test_without_a_bucket(app: psycopg.Connection[Any], database: str) -> None:

@@ -1,4 +1,4 @@
-REVOKE SELECT ON ops.exporter_series FROM ops_jobs;
+REVOKE SELECT ON ops.exporter_series, ops.ledger_marks FROM ops_jobs;
 DROP FUNCTION ops.purge_job_runs(date, text[]), ops.job_run_lines(date, text, integer);
 DROP FUNCTION ops.archive_purged(text);
 DROP FUNCTION ops.archive_verified(text, text, date, text, bigint, bigint);

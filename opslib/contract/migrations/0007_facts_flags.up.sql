@@ -303,4 +303,4 @@ GRANT EXECUTE ON FUNCTION
     ops.archive_purged(text)
 TO ops_jobs;
 GRANT SELECT ON ops.fact_days, ops.daily_facts, ops.archives TO ops_jobs, ops_staff;
-GRANT SELECT ON ops.exporter_series TO ops_jobs; -- the counters a day's facts note down
+GRANT SELECT ON ops.exporter_series, ops.ledger_marks TO ops_jobs; -- counters a day's facts note down; is a back-fill on?
