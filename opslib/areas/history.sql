@@ -1,14 +1,15 @@
 -- name: runs_history
 -- database: ops
 -- Runs, newest first. Numbers grow with time, so a span of time is a span of numbers, found in the index on `queued`;
--- the minute is for those that were queued at once and numbered the other way round.
+-- the minute is for those that were queued at once and numbered the other way round, and the exact comparison for what
+-- it lets in; with an interval of nothing, or the planner would take both for independent and read by the time.
 SELECT r.* FROM ops_view.job_runs r
 WHERE true
   AND r.job = %(job)s -- if: job
   AND r.triggered_by = %(by)s -- if: by
   AND r.id < %(before)s -- if: before
-  AND r.id >= (SELECT s.id FROM ops_view.job_runs s WHERE s.queued >= %(since)s::timestamptz - interval '1 minute' ORDER BY s.queued LIMIT 1) AND r.queued >= %(since)s -- if: since
-  AND r.id <= (SELECT u.id FROM ops_view.job_runs u WHERE u.queued < %(until)s::timestamptz + interval '1 minute' ORDER BY u.queued DESC LIMIT 1) AND r.queued < %(until)s -- if: until
+  AND r.id >= (SELECT s.id FROM ops_view.job_runs s WHERE s.queued >= %(since)s::timestamptz - interval '1 minute' ORDER BY s.queued LIMIT 1) AND r.queued + interval '0' >= %(since)s -- if: since
+  AND r.id <= (SELECT u.id FROM ops_view.job_runs u WHERE u.queued < %(until)s::timestamptz + interval '1 minute' ORDER BY u.queued DESC LIMIT 1) AND r.queued + interval '0' < %(until)s -- if: until
 ORDER BY r.id DESC LIMIT %(limit)s;
 
 -- name: runs_history_of_state
@@ -20,8 +21,8 @@ ORDER BY r.id DESC LIMIT %(limit)s;
       AND r.job = %(job)s -- if: job
       AND r.triggered_by = %(by)s -- if: by
       AND r.id < %(before)s -- if: before
-      AND r.id >= (SELECT s.id FROM ops_view.job_runs s WHERE s.queued >= %(since)s::timestamptz - interval '1 minute' ORDER BY s.queued LIMIT 1) AND r.queued >= %(since)s -- if: since
-      AND r.id <= (SELECT u.id FROM ops_view.job_runs u WHERE u.queued < %(until)s::timestamptz + interval '1 minute' ORDER BY u.queued DESC LIMIT 1) AND r.queued < %(until)s -- if: until
+      AND r.id >= (SELECT s.id FROM ops_view.job_runs s WHERE s.queued >= %(since)s::timestamptz - interval '1 minute' ORDER BY s.queued LIMIT 1) AND r.queued + interval '0' >= %(since)s -- if: since
+      AND r.id <= (SELECT u.id FROM ops_view.job_runs u WHERE u.queued < %(until)s::timestamptz + interval '1 minute' ORDER BY u.queued DESC LIMIT 1) AND r.queued + interval '0' < %(until)s -- if: until
     ORDER BY r.id DESC LIMIT %(limit)s
 )
 UNION ALL

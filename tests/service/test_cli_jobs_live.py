@@ -21,7 +21,9 @@ import pytest
 from psycopg.conninfo import make_conninfo
 from psycopg.rows import dict_row
 
+from demo.postgres import PostgresServer
 from demo.processes import wait_until
+from opslib.contract import migrate
 from tests.service.run_kit import Engine
 
 SCRIPT = """
@@ -88,7 +90,13 @@ class Place:
 
 @pytest.fixture
 def place(database: str) -> Iterator[Place]:
-    """A database with logins of its own."""
+    """A database with logins of its own, on the server all tests share."""
+    with _place(database) as place:
+        yield place
+
+
+@contextlib.contextmanager
+def _place(database: str) -> Iterator[Place]:
     names = {role: f"t_{role}_{uuid4().hex[:8]}" for role in ("staff", "jobs", "both")}
     with psycopg.connect(database, autocommit=True, row_factory=dict_row) as owner:
         for role, name in names.items():
@@ -97,9 +105,13 @@ def place(database: str) -> Iterator[Place]:
         try:
             yield Place(owner, {role: make_conninfo(database, user=name) for role, name in names.items()})
         finally:
-            owner.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename LIKE 't\\_%%'")
-            for name in names.values():
-                owner.execute(f"DROP ROLE {name}")
+            with psycopg.connect(database, autocommit=True) as again:  # the server may have been restarted
+                again.execute(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = ANY (%s)",
+                    (list(names.values()),),
+                )
+                for name in names.values():
+                    again.execute(f"DROP ROLE {name}")
 
 
 @contextlib.contextmanager
@@ -118,8 +130,14 @@ def ended(process: subprocess.Popen[str]) -> Iterator[subprocess.Popen[str]]:
 
 
 @pytest.fixture
-def worker(place: Place) -> Iterator[subprocess.Popen[str]]:
+def worker(place: Place) -> Iterator[None]:
     """`opsctl jobs run`, ready."""
+    with _worker(place):
+        yield
+
+
+@contextlib.contextmanager
+def _worker(place: Place) -> Iterator[None]:
     process = place.start("jobs", "run", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     with ended(process):
         wait_until(
@@ -127,7 +145,7 @@ def worker(place: Place) -> Iterator[subprocess.Popen[str]]:
             30,
             "the worker to say that it is there",
         )
-        yield process
+        yield
 
 
 @pytest.mark.usefixtures("worker")
@@ -264,3 +282,55 @@ def test_watch_tells_each_thing_once_and_survives_its_line(place: Place, tmp_pat
     ]
     assert "trying again" in err.read_text()
     assert "the database is back" in err.read_text()
+
+
+@pytest.mark.parametrize("how", ["enqueue", "exec"])
+def test_a_restarted_postgres_is_waited_out(own_postgres: PostgresServer, how: str) -> None:
+    """The run goes on, is told to stop within two seconds afterwards, and who waited for it hears how it ended."""
+    with own_postgres.connect() as admin:
+        admin.execute("CREATE DATABASE place")
+    dsn = own_postgres.dsn("place")
+    migrate.up(dsn)
+    with contextlib.ExitStack() as stack:
+        first = stack.enter_context(_place(dsn))
+        if how == "enqueue":
+            stack.enter_context(_worker(first))
+        waits = ("--wait",) if how == "enqueue" else ()
+        arguments = (how, "nap", "--params", '{"seconds": 60}', *waits, *BY_HAND)
+        waiting = stack.enter_context(ended(first.start("both", *arguments)))
+        wait_until(lambda: first.newest() and first.row(first.newest())["progress"], 20, "the run to get on")
+        own_postgres.restart()
+        with psycopg.connect(dsn, autocommit=True, row_factory=dict_row) as owner:
+            now = Place(owner, first.dsn)
+            run = now.newest()
+            before = now.row(run)["progress"]
+            wait_until(lambda: now.row(run)["progress"] != before, 10, "the run to get on again")
+            assert now.run("staff", "cancel", str(run), *BY_HAND).returncode == 0
+            wait_until(lambda: now.row(run)["state"] == "CANCELLED", 10, "the run to end")
+            row = now.row(run)
+            assert (row["cancel_acknowledged"] - row["cancel_requested"]).total_seconds() < 2
+            assert row["attempt"] == 1
+            assert waiting.wait(15) == 1
+
+
+def test_watch_outlives_a_server_that_hangs(own_postgres: PostgresServer, tmp_path: Path) -> None:
+    """Frozen, it answers nobody and closes nothing: the watch says so, and is back within five seconds of the thaw."""
+    with own_postgres.connect() as admin:
+        admin.execute("CREATE DATABASE place")
+    dsn = own_postgres.dsn("place")
+    migrate.up(dsn)
+    out, err = tmp_path / "out", tmp_path / "err"
+    with _place(dsn) as place, out.open("w") as told, err.open("w") as said:
+        engine = Engine(place.owner)
+        engine.declare("nap")
+        first = engine.enqueue("nap")
+        with ended(place.start("staff", "watch", "--json", stdout=told, stderr=said)) as watching:
+            wait_until(lambda: _lines(out), 20, "the run that waits")
+            with own_postgres.paused():
+                wait_until(lambda: "trying again" in err.read_text(), 10, "the watch to notice")
+            engine.finish(engine.take())
+            wait_until(lambda: _lines(out)[-1]["event"] == "completed", 5, "what was missed")
+            events = [(line["id"], line["event"]) for line in _lines(out)]
+            assert events == [(first, "queued"), (first, "started"), (first, "completed")]
+            watching.send_signal(signal.SIGINT)
+            assert watching.wait(10) == 0
