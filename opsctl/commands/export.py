@@ -13,7 +13,7 @@ from typing import IO, Any
 import click
 import psycopg
 
-from opsctl.kinds import reads
+from opsctl.actions.records import unmasking
 from opsctl.moment import MOMENT
 from opslib import settings
 from opslib.areas import export as exports
@@ -34,13 +34,15 @@ from opslib.errors import ConfigError, OpsError
 @click.option("--gzip", "packed", is_flag=True, help="Compressed.")
 @click.option("-o", "--output", "target", default="-", metavar="FILE", help="Where to; - is standard output.")
 @click.option("--after", metavar="KEY", help="Go on behind this key; an export that breaks off says it.")
-@reads
-def export(what: str, *, style: Style, packed: bool, target: str, after: str | None, **filters: Any) -> None:
+@unmasking("an export")
+def export(
+    *, what: str, style: Style, packed: bool, target: str, after: str | None, unmask: bool, **filters: Any
+) -> None:
     """Write records oldest first, e-mails masked, at constant memory.
 
     A file gets its name when it is whole; until then it is FILE.part. Text cells like a formula get an apostrophe.
     """
-    _run(what, filters, style, Target(target, packed=packed, after=after))
+    _run(what, filters, style, Target(target, packed=packed, after=after), unmask=unmask)
 
 
 class Target:
@@ -77,7 +79,7 @@ class Target:
             sink.flush()
 
 
-def _run(what: str, filters: dict[str, Any], style: Style, target: Target) -> None:
+def _run(what: str, filters: dict[str, Any], style: Style, target: Target, *, unmask: bool) -> None:
     chosen = EXPORTS[what]
     loaded = settings.load()
     dsn = loaded.reveal("DATABASE_URL") if chosen.database == "app" else loaded.require_ops()
@@ -85,7 +87,7 @@ def _run(what: str, filters: dict[str, Any], style: Style, target: Target) -> No
     copy: Copy | None = None
     try:
         with records.connect(dsn) as connection, target.opened() as sink:
-            copy = Copy(connection, chosen, filters, style=style, after=target.after)
+            copy = Copy(connection, chosen, filters, style=style, after=target.after, unmask=unmask)
             if style == "csv" and not target.continues:
                 sink.write(copy.head)
             try:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from opsctl.kinds import reads
+from opsctl.actions.records import unmasking
 from opsctl.output import Output, console, printed_json, span, tint, words
 from opslib import settings
 from opslib.areas import order_story, records
@@ -34,12 +34,14 @@ REDIS_TIMEOUT = 5.0  # seconds: somebody waits, and the database's half of the s
 @click.command()
 @click.argument("order_id", metavar="ID")
 @printed_json
-@reads
-def show(order_id: str, output: Output) -> None:
+@unmasking("orders")
+def show(*, order_id: str, output: Output, unmask: bool) -> None:
     """Tell what happened to an order: payments, notifications, reservations, jobs and keys on one time line."""
     loaded = settings.load()
     with records.connect(loaded.reveal("DATABASE_URL")) as connection:
         story = order_story.read(connection, order_id)
+        if unmask:
+            records.unmask(connection, records.LISTINGS["orders"], [story.order])
     note = ""
     if loaded.redis_url is None:
         note = "its jobs are not shown: REDIS_URL is not set"

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from opsctl.actions.records import unmasking
 from opsctl.commands.order import show
 from opsctl.kinds import reads
 from opsctl.moment import MOMENT
@@ -38,19 +39,22 @@ def _list(name: str, text: str, columns: Sequence[Column | str], *options: Optio
     """A command that prints one page of a listing; each option's name is a parameter of its query."""
     listing = LISTINGS[name]
 
-    @reads
-    def list_(output: Output, limit: int, offset: int, after: str | None, **filters: Any) -> None:
+    def list_(
+        *, output: Output, limit: int, offset: int, after: str | None, unmask: bool = False, **filters: Any
+    ) -> None:
         if after and offset:
             raise click.UsageError("--after and --offset exclude each other: a key says already where to go on")
         if (external := filters.get("external")) is not None and name == "webhooks":
             filters["externals"] = [external]
         with records.connect(settings.load().reveal("DATABASE_URL")) as connection:
             page = records.page(connection, listing, filters, limit=limit, offset=offset, after=after)
+            if unmask:
+                records.unmask(connection, listing, page.rows)
         output.rows(page.rows, columns, nothing=f"no {name} like that")
         if page.next and output.for_people:
             click.echo(f"more: --after {page.next}", err=True)
 
-    command: Any = printed(list_)
+    command: Any = printed(unmasking(name)(list_) if listing.address else reads(list_))
     for option in reversed(
         (
             *options,

@@ -332,7 +332,7 @@ ORDER BY r.id;
 -- database: ops
 -- What operators did in a span, oldest first; `opsctl audit export` writes the chain with its hashes.
 SELECT a.seq, a.at, a.who, a.role, a.action, a.target, a.reason, a.outcome, a.error, a.intent, a.duration_ms
-FROM ops.audit_log a
+FROM ops_view.audit_log a
 WHERE true
   AND a.outcome = %(status)s -- if: status
   AND a.at >= %(from)s::timestamptz -- if: from

@@ -242,3 +242,35 @@ def test_whole_addresses_are_for_super_alone(database: str, staff: str, shop: ps
     with psycopg.connect(database, autocommit=True) as owner:
         owner.execute("SET ROLE ops_super")
         assert owner.execute("SELECT ops_view.order_email(%s)", row[:1]).fetchone() == row[1:]
+
+
+@pytest.mark.usefixtures("staff", "shop")
+def test_unmasking_takes_super_and_a_reason_and_is_remembered(
+    database: str, staff: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Staff is refused, super without a reason too; each with an audit event. Lists, stories and exports alike."""
+    order = run("orders", "list", "--limit", "1")[0]["order_id"]
+    run("orders", "list", "--unmask", "--reason", "a refund", code=3)
+    name = f"t_super_{uuid4().hex[:8]}"
+    with psycopg.connect(database, autocommit=True) as owner:
+        owner.execute(f"CREATE ROLE {name} LOGIN IN ROLE ops_super".encode())
+        try:
+            monkeypatch.setenv("DATABASE_URL", make_conninfo(database, user=name))
+            run("orders", "list", "--unmask", code=3)
+            shown = run("orders", "list", "--unmask", "--reason", "a refund", "--limit", "100")
+            assert {row["email"] for row in shown} == {f"anna{n}@example.com" for n in range(4)}
+            assert run("users", "list", "--unmask", "--reason", "x")[0]["email"] == "u9@example.com"
+            story = run("orders", "show", order, "--unmask", "--reason", "x")
+            assert "***" not in story["order"]["email"]
+            ended = CliRunner().invoke(cli, ["export", "orders", "--unmask", "--reason", "x"])
+            assert ended.stdout.count("@example.com") == ORDERS
+            assert "***" not in ended.stdout
+            events = owner.execute(
+                "SELECT outcome, count(*) FROM ops.audit_events WHERE action = 'records.unmask' GROUP BY 1"
+            ).fetchall()
+            assert dict(events) == {"refused": 2, "intent": 4, "allowed": 4}
+            assert "anna" not in str(owner.execute("SELECT * FROM ops.audit_events").fetchall())
+        finally:
+            owner.execute(f"DROP ROLE {name}".encode())
+    monkeypatch.setenv("DATABASE_URL", staff)
+    assert run("orders", "list", "--limit", "1")[0]["email"] == "a***@example.com"
