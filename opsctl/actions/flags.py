@@ -64,21 +64,24 @@ def set_(act: Act, key: str, value: str, span: timedelta | None) -> None:
     """
     known, wanted, now = flag_sync.know(act.settings), VALUES[value], datetime.now(UTC)
     _refuse(known, key, value, span)
-    live = known.live.get(key)
-    way = flag_sync.switch(act.settings) if live is not None else None
+    declared, live = known.file.flags.get(key), known.live.get(key)
+    document_only = live is None or (declared is not None and declared.plain is None)
+    way = None if document_only else flag_sync.switch(act.settings)
     until = now + span if span else None
     then = f"until {words(until)} UTC" if until else _afterwards(known, key, wanted=wanted)
+    if document_only:
+        then += ", in the flagd document alone: the application's own table cannot hold it"
     act.plan(key, f"set {key} from {word(live.enabled if live else None)} to {value}, {then}")
     with act.go(), _ops(act) as connection:
+        if way is not None:
+            way.set_flag(key, enabled=wanted)  # first: where the application refuses, nothing else has changed
         if until is not None:
             connection.execute("SELECT ops.flag_override(%s, %s, %s, %s)", (key, wanted, until, act.reason))
         else:
             connection.execute("SELECT ops.flag_override_end(%s)", (key,))
-        if way is not None:
-            way.set_flag(key, enabled=wanted)
-            if until is not None or _in_file(known, key) == wanted:
-                # Ours, and as it should be: the next sync must not take it for a change made by hand.
-                connection.execute("SELECT ops.flag_applied(%s, %s)", (key, wanted))
+        if way is not None and (until is not None or _in_file(known, key) == wanted):
+            # Ours, and as it should be: the next sync must not take it for a change made by hand.
+            connection.execute("SELECT ops.flag_applied(%s, %s)", (key, wanted))
     click.echo(f"{key} is {value}, {then}")
 
 
@@ -96,6 +99,8 @@ def _refuse(known: Known, key: str, value: str, span: timedelta | None) -> None:
         if declared is None:
             raise RefusedError(f"{key} is not in the file, so there is nothing to put back: declare it first")
         return
+    if key not in known.live:
+        raise RefusedError(f"the application has no flag {key}: change the file, or set it with --for")
     if declared is not None and declared.plain is None:
         raise RefusedError(
             f"{key} is on for {declared.rollout} % of each {declared.scope}: the application's own table knows only on "

@@ -113,10 +113,10 @@ def active(override: Override | None, now: datetime) -> bool:
 
 def _declared(flag: Flag, last: Applied | None, override: Override | None, live: Live | None, now: datetime) -> Verdict:
     wanted, source = flag.plain, "the file"
-    if override is not None and active(override, now):
+    if wanted is not None and override is not None and active(override, now):
         wanted, source = override.value, f"{override.set_by}'s override"
     found = Verdict(flag.key, State.IN_SYNC, wanted, live.enabled if live else None, wanted, "", expires_on=flag.expiry)
-    if wanted is None:
+    if wanted is None:  # an override is no exception: when it is over there would be nothing to put back
         why = f"on for {flag.rollout} %: only the flagd document can say so"
         return replace(found, state=State.DOCUMENT_ONLY, why=why)
     if live is None:

@@ -179,6 +179,9 @@ def test_what_cannot_be_set(owner: Owner, file: Path) -> None:
         opsctl("set", "nonsense", "on", *BY_HAND)
     with pytest.raises(RefusedError, match="captcha_enabled is on for 20 % of each user: the application's own table"):
         opsctl("set", "captcha_enabled", "off", *BY_HAND)
+    with pytest.raises(RefusedError, match="the application has no flag strict"):
+        opsctl("set", "strict", "on", *BY_HAND)
+    owner.execute("INSERT INTO feature_flags (name) VALUES ('strict')")
     with pytest.raises(RefusedError, match="the file enforces strict"):
         opsctl("set", "strict", "on", *BY_HAND)
     with pytest.raises(RefusedError, match="leftover is not in the file"):
@@ -189,10 +192,10 @@ def test_what_cannot_be_set(owner: Owner, file: Path) -> None:
         opsctl("set", "kinguin_enabled", "off", "--reason", "r")
     opsctl("set", "kinguin_enabled", "off", "--dry-run")
     assert live(owner, "kinguin_enabled")
-    opsctl("set", "captcha_enabled", "off", "--for", "1h", *BY_HAND)
-    assert not live(owner, "captcha_enabled")
-    opsctl("set", "new_checkout", "off", "--for", "1h", *BY_HAND)  # the document alone knows it, and says so
-    assert told("eval", "new_checkout", "--vendor", "v")["value"] is False
+    for key, unit in (("captcha_enabled", "--user"), ("new_checkout", "--vendor")):
+        assert "in the flagd document alone" in opsctl("set", key, "off", "--for", "1h", *BY_HAND)
+        assert told("eval", key, unit, "v")["value"] is False
+    assert live(owner, "captcha_enabled")  # what would be put back into a table of on and off?
     assert "for good" in opsctl("set", "leftover", "off", *BY_HAND)
 
 
@@ -266,10 +269,13 @@ async def test_through_the_admin_api(
             monkeypatch.setenv(name, value)
         await asyncio.to_thread(opsctl, "set", "kinguin_enabled", "off", "--for", "30m", *BY_HAND)
         assert app.admin.flags["kinguin_enabled"] is False
-    with pytest.raises(SourceError, match="cannot be reached"):
-        await asyncio.to_thread(opsctl, "set", "kinguin_enabled", "on", *BY_HAND)
+    for span in ((), ("--for", "1h")):
+        with pytest.raises(SourceError, match="cannot be reached"):
+            await asyncio.to_thread(opsctl, "set", "kinguin_enabled", "on", *span, *BY_HAND)
+    (override,) = owner.execute("SELECT value FROM ops.flag_overrides").fetchall()
+    assert override == {"value": False}, "what was refused changed nothing"
     outcomes = owner.execute("SELECT outcome FROM ops.audit_events ORDER BY seq").fetchall()
-    assert [event["outcome"] for event in outcomes] == ["intent", "allowed", "intent", "failed"]
+    assert [event["outcome"] for event in outcomes] == ["intent", "allowed", *["intent", "failed"] * 2]
 
 
 @pytest.mark.usefixtures("login")

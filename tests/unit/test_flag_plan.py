@@ -102,7 +102,7 @@ def test_enforced_is_undone_and_still_reported() -> None:
 
 
 def test_an_override_holds_until_its_time_and_is_then_put_back() -> None:
-    """Wanted while it lasts, also against a partial rollout; afterwards the file's value comes back by itself."""
+    """Wanted while it lasts; afterwards the file's value comes back by itself. Of a partial rollout nothing would."""
     held = override(value=False)
     assert verdict(True, flag(), live=True, held=held).apply
     found = verdict(False, flag(), live=False, held=held)
@@ -110,7 +110,8 @@ def test_an_override_holds_until_its_time_and_is_then_put_back() -> None:
     over = override(value=False, until=NOW)
     found = verdict(False, flag(), live=False, held=over)
     assert (found.apply, found.wanted, found.why) == (True, True, "the file wants it on")
-    assert verdict(False, flag(rollout=20), live=False, held=override(value=True)).apply
+    found = verdict(False, flag(rollout=20), live=False, held=override(value=True))
+    assert (found.state, found.wanted, found.apply) == (State.DOCUMENT_ONLY, None, False)
 
 
 def test_a_hand_that_undoes_an_override_is_drift() -> None:
