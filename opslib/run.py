@@ -66,6 +66,9 @@ class Run:
     def check_cancelled(self) -> None:
         """Stop here if somebody asked for it; call it wherever stopping leaves nothing broken.
 
+        Call it right before what cannot be taken back: a process frozen until its run was given to another one does not
+        return from here.
+
         Raises:
             CancelledError: Stop.
         """

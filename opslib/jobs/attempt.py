@@ -45,19 +45,21 @@ class Attempt:
         taken: What it works on.
         asked: It was told to stop.
         dropped: It is no longer ours: killed, and silent about it.
+        lost: It was out of touch for so long that it ended itself.
     """
 
     def __init__(self, taken: Taken, child: Child, timing: Timing) -> None:
         self.taken = taken
         self.asked = False
         self.dropped = False
+        self.lost = False
         self._child = child
         self._timing = timing
         self._lives = True
         self._progress: Mapping[str, Any] | None = None
 
     async def run(self, assignment: Assignment) -> Ending | None:
-        """Let it work; None: it was dropped before it had a result."""
+        """Let it work; None: it was dropped or lost before it had a result."""
         self._child.writer.write(assignment.packed())
         try:
             async with asyncio.timeout(self.taken.timeout_seconds):
@@ -111,9 +113,10 @@ class Attempt:
                 if "end" in message:
                     end = message["end"]
                     return Ending(**{**end, "trace": tuple(end.get("trace", ()))})
+                self.lost = "lost" in message
                 self._lives = True
                 self._progress = message.get("progress", self._progress)
-        if self.dropped:
+        if self.dropped or self.lost:
             return None
         done, _ = await asyncio.wait({self._child.ended}, timeout=1)
         status = self._child.ended.result() if done and not self._child.ended.cancelled() else None

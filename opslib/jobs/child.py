@@ -81,7 +81,7 @@ class Link:
     """The line to the parent: signs of life and progress up, lease and cancellation down, in a thread of its own."""
 
     def __init__(self, channel: socket.socket, assignment: Assignment) -> None:
-        self.cancelled = threading.Event()
+        self._cancelled = threading.Event()
         self._channel = channel
         self._lock = threading.Lock()
         self._beat = assignment.beat
@@ -96,6 +96,15 @@ class Link:
     def report(self, progress: Progress) -> None:
         """Keep the latest; it travels once a second."""
         self._progress = progress
+
+    def is_cancelled(self) -> bool:
+        """Was it? Asked by a process that was frozen and lost its lease meanwhile, it does not return."""
+        if self._over():
+            time.sleep(1)  # a renewal may wait to be read; else the thread ends us
+        return self._cancelled.is_set()
+
+    def _over(self) -> bool:
+        return time.monotonic() >= self._lease
 
     def end(self, **message: Any) -> NoReturn:
         """Say the last word, and wait until it was heard: the parent hangs up, which ends us."""
@@ -129,8 +138,9 @@ class Link:
                 for message in map(json.loads, lines):
                     self._lease = message.get("lease", self._lease)
                     if message.get("cancel"):
-                        self.cancelled.set()
-            elif time.monotonic() >= self._lease:
+                        self._cancelled.set()
+            elif self._over():
+                self._send({"lost": True})
                 return  # the parent is frozen, or cannot reach Postgres: others believe it dead
 
     def _flush(self) -> bool:
@@ -184,7 +194,7 @@ def execute(assignment: Assignment, link: Link) -> Any:
         attempt=assignment.attempt,
         triggered_by=assignment.triggered_by,
         report=link.report,
-        is_cancelled=link.cancelled.is_set,
+        is_cancelled=link.is_cancelled,
     )
     result: BaseModel | None = loaded.run(run, params)
     if result is None:

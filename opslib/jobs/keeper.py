@@ -127,7 +127,7 @@ class Keeper:
 
     async def _reap(self) -> None:
         while (worker := self._worker.number) is not None and self._settled():
-            reaped = await self._store.reap(worker, list(self._worker.running), self._timing.worker_silent)
+            reaped = await self._store.reap(worker, list(self._worker.held), self._timing.worker_silent)
             if reaped is None:
                 return
             log.warning("job_attempt_lost", job=reaped.job, run=reaped.run, state=reaped.state, error=reaped.error)

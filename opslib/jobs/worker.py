@@ -24,6 +24,8 @@ from opslib.settings import Settings
 
 log = structlog.get_logger()
 
+_LEAVING = "the process that ran it was told to leave"
+
 
 class Worker:
     """What this process runs at the moment, and how it takes more.
@@ -38,7 +40,8 @@ class Worker:
 
     Attributes:
         number: Who we are in the database; None while we are nobody.
-        running: What runs, by fencing token.
+        held: Fencing tokens of all we have begun and not ended.
+        running: Of these, those that have a process by now.
         lease: Until then, on the monotonic clock, what runs is ours.
         wake: Set it when there may be work.
     """
@@ -54,6 +57,7 @@ class Worker:
         queues: Mapping[str, int],
     ) -> None:
         self.number: int | None = None
+        self.held: set[int] = set()
         self.running: dict[int, Attempt] = {}
         self.lease = 0.0
         self.wake = asyncio.Event()
@@ -98,6 +102,7 @@ class Worker:
         found = await self._store.take(self.number, queues, self._timing.silent_after)
         if isinstance(found, Taken):
             self._busy[found.queue] += 1
+            self.held.add(found.attempt)  # before anybody could ask
             task = asyncio.create_task(self.see_through(found))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
@@ -110,16 +115,19 @@ class Worker:
             began = time.monotonic()
             ending = await self._run(taken)
             if ending is None:
+                if (attempt := self.running.get(taken.attempt)) is not None and attempt.lost:
+                    await self._release(taken, "its process was out of touch for too long")
                 return None
             if ending.terminated and self._leaving:
                 # Whoever told us to leave told our children, too (systemd's KillMode=control-group).
-                await self._release(taken)
+                await self._release(taken, _LEAVING)
                 return None
             await self._last_progress(taken)
             state = await self._finish(taken, ending)
             self._tell(taken, ending, state, time.monotonic() - began)
             return state
         finally:
+            self.held.discard(taken.attempt)
             self.running.pop(taken.attempt, None)
             self._busy[taken.queue] -= 1
             self.wake.set()
@@ -132,7 +140,7 @@ class Worker:
             child = await self._spawner.spawn()
         except JobError as exc:
             if self._leaving:
-                await self._release(taken)
+                await self._release(taken, _LEAVING)
                 return None
             return Ending("FAILED", error=str(exc))
         attempt = self.running[taken.attempt] = Attempt(taken, child, self._timing)
@@ -178,9 +186,9 @@ class Worker:
             self._report.count(taken.job, "attempt_timeout")
         self._report.ended(taken, state, ending.error, ending.trace)
 
-    async def _release(self, taken: Taken) -> None:
-        with contextlib.suppress(SourceError):  # then the others find out by our silence
-            await self._store.release(taken.attempt, "the process that ran it was told to leave")
+    async def _release(self, taken: Taken, why: str) -> None:
+        with contextlib.suppress(SourceError):  # then it is found out by our silence
+            await self._store.release(taken.attempt, why)
 
     def drop(self) -> None:
         """Nothing of what runs is ours any more."""
@@ -195,7 +203,7 @@ class Worker:
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=seconds)
         for attempt in list(self.running.values()):
-            await self._release(attempt.taken)
+            await self._release(attempt.taken, _LEAVING)
         if leaving := [asyncio.create_task(attempt.leave()) for attempt in self.running.values()]:
             await asyncio.wait(leaving)
         if self._tasks:

@@ -39,6 +39,7 @@ def nap(run: Run, seconds: float) -> None:
     while (left := deadline - time.monotonic()) > 0:
         run.check_cancelled()
         time.sleep(min(left, 0.05))
+    run.check_cancelled()  # a job does, before what cannot be taken back
     _note("end", run)
 
 

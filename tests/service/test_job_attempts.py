@@ -190,9 +190,8 @@ async def test_a_lease_that_ends(spawner: Spawner, tmp_path: Path) -> None:
     attempt.lease(time.monotonic() + 1)
     await asyncio.sleep(0.6)
     assert not task.done(), "it was renewed"
-    ending = await asyncio.wait_for(task, 2)
-    assert ending is not None
-    assert ending.error == "its process was killed by SIGKILL (out of memory?) before it could say how it went"
+    assert await asyncio.wait_for(task, 2) is None
+    assert attempt.lost
 
 
 async def test_a_parent_that_is_gone(spawner: Spawner) -> None:
