@@ -23,6 +23,7 @@ from psycopg.rows import dict_row
 
 from demo.postgres import PostgresServer
 from demo.processes import wait_until
+from opslib.areas import runs
 from opslib.contract import migrate
 from tests.service.run_kit import Engine
 
@@ -261,6 +262,9 @@ def test_watch_tells_each_thing_once_and_survives_its_line(place: Place, tmp_pat
         wait_until(lambda: events(before) == ["queued", "started"], 1, "the start")
         engine.progress(attempt, done=1, total=2)
         wait_until(lambda: events(before)[-1] == "progress", 1, "the progress")
+        bystander = engine.enqueue("nap")
+        runs.cancel(place.owner, bystander, "anna")
+        wait_until(lambda: events(bystander)[-1:] == ["completed"], 1, "another run's end")
         engine.finish(attempt)
         wait_until(lambda: events(before)[-1] == "completed", 1, "the end")
 
@@ -313,6 +317,18 @@ def test_a_restarted_postgres_is_waited_out(own_postgres: PostgresServer, how: s
             assert waiting.wait(15) == 1
 
 
+@contextlib.contextmanager
+def _frozen_line(owner: psycopg.Connection[dict[str, Any]]) -> Iterator[None]:
+    """The server's process behind the line that listens stands still, as behind a network that swallows everything."""
+    row = owner.execute("SELECT pid FROM pg_stat_activity WHERE query LIKE 'LISTEN %' OR query = 'SELECT 1'").fetchone()
+    assert row is not None
+    os.kill(row["pid"], signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(row["pid"], signal.SIGCONT)
+
+
 def test_watch_outlives_a_server_that_hangs(own_postgres: PostgresServer, tmp_path: Path) -> None:
     """Frozen, it answers nobody and closes nothing: the watch says so, and is back within five seconds of the thaw."""
     with own_postgres.connect() as admin:
@@ -332,5 +348,9 @@ def test_watch_outlives_a_server_that_hangs(own_postgres: PostgresServer, tmp_pa
             wait_until(lambda: _lines(out)[-1]["event"] == "completed", 5, "what was missed")
             events = [(line["id"], line["event"]) for line in _lines(out)]
             assert events == [(first, "queued"), (first, "started"), (first, "completed")]
+            with _frozen_line(place.owner):
+                wait_until(lambda: err.read_text().count("is back") == 2, 5, "a new line instead of the frozen one")
+                second = engine.enqueue("nap")
+                wait_until(lambda: _lines(out)[-1]["id"] == second, 1, "a word on the new line")
             watching.send_signal(signal.SIGINT)
             assert watching.wait(10) == 0
