@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.bench import (
+    audit,
     backup,
     cli,
     export,
@@ -25,6 +26,7 @@ from tests.bench import (
 from tests.bench.line import Line
 
 PARTS: dict[str, Callable[[], Iterable[Line]]] = {
+    "audit": audit.run,
     "backup": backup.run,
     "cli": cli.run,
     "export": export.run,

@@ -107,3 +107,9 @@ def permitted(server: RedisServer, user: str, verb: Verb, key: str) -> bool:
     finally:
         client.close()
     return True
+
+
+def forbidden(verb: Verb, user: str, *, inside: bool) -> bool:
+    """Should the server refuse it to this user, with a key of the queues or with another?"""
+    dangerous = bool(verb.categories & {"@dangerous", "@admin"}) and verb.name not in HARMLESS
+    return dangerous or (not inside and verb.keyed) or (user == "ops_read" and "write" in verb.flags)

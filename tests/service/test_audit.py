@@ -25,6 +25,7 @@ from opslib.run import Run
 from opslib.spec import NoParams, Sample
 from opslib.storage import Place, Storage
 from tests.service import s3_kit
+from tests.service.audit_kit import DAMAGE, unlocked
 
 LATER = datetime.now(UTC) + timedelta(days=2)
 
@@ -49,15 +50,6 @@ def write(database: str, count: int, **but: Any) -> Head:
             text = {"target": f"mail:{number}", "payload": {"n": number, "ü": "é\n"}, "reason": "why\tnot — \\x1f"}
             head = audit.append(connection, Event("OPS_TEST", "test.do", **{**text, **but}), Outcome.ALLOWED)
     return head
-
-
-def unlocked(owner: psycopg.Connection, statement: str) -> None:
-    """A superuser switches the trigger off, does it, and switches it on again."""
-    owner.execute("ALTER TABLE ops.audit_events DISABLE TRIGGER ALL")
-    owner.execute(statement.encode())
-    owner.execute(
-        "ALTER TABLE ops.audit_events ENABLE ALWAYS TRIGGER audit_immutable, ENABLE ALWAYS TRIGGER audit_kept"
-    )
 
 
 def test_a_chain_is_whole_and_goes_on(database: str) -> None:
@@ -85,30 +77,6 @@ def test_what_a_caller_says_is_cleaned(database: str) -> None:
     assert row is not None
     assert not {"hunter22", "anna@"} & {word for word in ("hunter22", "anna@") if word in row[0]}
     assert audit_chain.verify(database).ok
-
-
-DAMAGE = {
-    "edited: target": "UPDATE ops.audit_events SET target = 'other' WHERE seq = 5",
-    "edited: payload": "UPDATE ops.audit_events SET payload = '{}' WHERE seq = 5",
-    "edited: who": "UPDATE ops.audit_events SET who = 'somebody' WHERE seq = 5",
-    "edited: by a microsecond": "UPDATE ops.audit_events SET at = at + interval '1 microsecond' WHERE seq = 5",
-    "edited: moved between fields": "UPDATE ops.audit_events SET target = '', reason = target || reason WHERE seq = 5",
-    "edited: the outcome": "UPDATE ops.audit_events SET outcome = 'refused' WHERE seq = 5",
-    "edited: its hash too": """UPDATE ops.audit_events SET target = 'x', hash = sha256(hash) WHERE seq = 5""",
-    "deleted": "DELETE FROM ops.audit_events WHERE seq = 5",
-    "deleted: the first": "DELETE FROM ops.audit_events WHERE seq = 1",
-    "deleted: the last": "DELETE FROM ops.audit_events WHERE seq = 9",
-    "deleted and closed up": """DELETE FROM ops.audit_events WHERE seq = 5;
-        UPDATE ops.audit_events SET seq = seq - 1 WHERE seq > 5""",
-    "swapped": """UPDATE ops.audit_events SET seq = -1 WHERE seq = 4; UPDATE ops.audit_events SET seq = 4 WHERE seq = 5;
-        UPDATE ops.audit_events SET seq = 5 WHERE seq = -1""",
-    "put in": """INSERT INTO ops.audit_events SELECT (jsonb_populate_record(e, '{"seq": 10}')).* FROM ops.audit_events e
-        WHERE seq = 9""",
-    "all gone": "TRUNCATE ops.audit_events",
-    "tail cut, head moved": """DELETE FROM ops.audit_events WHERE seq > 6; UPDATE ops.audit_head SET seq = e.seq,
-        hash = e.hash FROM ops.audit_events e WHERE e.seq = 6""",
-    "an intent hidden": "DELETE FROM ops.audit_open",
-}
 
 
 @pytest.mark.parametrize("statement", DAMAGE.values(), ids=DAMAGE)
