@@ -89,10 +89,17 @@ def _database(loaded: Settings) -> str:
 
 
 def _schema(loaded: Settings) -> str:
+    from psycopg.errors import InsufficientPrivilege  # noqa: PLC0415 - as above
+
     from opslib.contract import migrate  # noqa: PLC0415 - as above
     from opslib.contract.migrate import State  # noqa: PLC0415 - as above
 
-    steps = migrate.status(loaded.require_ops())
+    try:
+        steps = migrate.status(loaded.require_ops())
+    except SourceError as exc:
+        if not isinstance(exc.__cause__, InsufficientPrivilege):
+            raise
+        return "there; its version is for the owner to see: `opsctl migrate status`"
     odd = [step for step in steps if step.state in (State.EDITED, State.UNKNOWN)]
     if odd:
         raise MigrationError(f"{odd[0].version:04d} is {odd[0].state}: `opsctl migrate status` says more")
