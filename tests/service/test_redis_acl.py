@@ -47,7 +47,7 @@ async def test_a_script_is_no_way_round(users: RedisServer) -> None:
         for command in (
             "redis.call('FLUSHALL')",
             "redis.call('SET', 'app:1', 'x')",
-            "redis.call('CONFIG', 'GET', '*')",
+            "redis.call('KEYS', '*')",
         ):
             with pytest.raises(Exception, match=r"(?i)permission|can't (run|access)"):
                 client.eval(command, 0)
