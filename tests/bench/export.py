@@ -61,7 +61,7 @@ def run() -> Iterator[Line]:
 def _timed(command: list[str], settings: Mapping[str, str]) -> tuple[float, float]:
     """Seconds from its start to its end, and the most memory it ever held, in MB."""
     started, peak = time.perf_counter(), 0.0
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, env=dict(settings)) as process:
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=dict(settings)) as process:
         while process.poll() is None:
             # Not getrusage: a child inherits the peak of the process that forked it.
             with contextlib.suppress(OSError):

@@ -68,6 +68,7 @@ def test_application_migrates_between_suspend_and_apply(database: str, app: psyc
         "view orders": "column o.completionEmailSent does not exist",
         "view payments": "column payments.confirmations is text, not bigint or integer",
         "view users": "column u.isSuspended does not exist",
+        "function user_ids_newest": 'column "isSuspended" does not exist',
     }
     assert set(outcome.views) == set(canonical.VIEWS) - {"orders", "payments", "users"}
     assert problems(app) == ["view orders is missing", "view payments is missing", "view users is missing"]
