@@ -17,6 +17,7 @@ SUBJECTS: dict[str, str] = {
     "ledger": "exporters.ledger:SUBJECT",
     "providers": "exporters.providers:SUBJECT",
     "app": "exporters.app:SUBJECT",
+    "backups": "exporters.backups:SUBJECT",
     "audit": "exporters.audit:SUBJECT",
     "runs": "exporters.runs:SUBJECT",
     "flags": "exporters.flags:SUBJECT",
@@ -53,6 +54,7 @@ class Command:
 COMMANDS: dict[str, Command] = {
     "app-audit": Command("opsctl.commands.records:app_audit", "What the application's own admins did."),
     "audit": Command("opsctl.commands.audit:group", "What was done and refused, and the proof of it."),
+    "backups": Command("opsctl.commands.backups:backups", "Backups: list, prove, drill, restore."),
     "check-config": Command(
         "opsctl.commands.config:check_config", "Check the settings and show where each comes from."
     ),

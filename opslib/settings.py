@@ -89,6 +89,10 @@ class Settings(BaseModel):
     backup_age_identity: Secret | None = _hidden(
         "AGE-SECRET-KEY-1…", "Opens encrypted backups, for proofs, drills and restores."
     )
+    restore_database_url: PostgresDsn | None = _hidden(
+        "Postgres URL or DSN",
+        "Server and login `opsctl backups restore` writes with (a superuser); its --target names the database.",
+    )
     restore_drill_database_url: PostgresDsn | None = _hidden(
         "Postgres URL or DSN", "A server drills may create a scratch database on; unset: a throw-away server."
     )

@@ -99,7 +99,16 @@ def exec_(act: Act, job: str, params: str) -> None:
 
     The login needs what a worker has: membership of ops_jobs.
     """
-    checked = parse(job_of(job).params, params)
+    here(act, job, parse(job_of(job).params, params))
+
+
+def here(act: Act, job: str, checked: BaseModel) -> None:
+    """Run a job in this process, recorded like any run and shown while it goes on.
+
+    Raises:
+        JobError: It did not end in success.
+        RefusedError: The login is no member of ops_jobs.
+    """
     act.settings.require(*job_of(job).needs)
     act.plan(job, f"run {job} here, {_shown(checked)}")
     from opslib import runner  # noqa: PLC0415 - the engine, which nobody needs who only queues

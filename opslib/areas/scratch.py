@@ -55,7 +55,7 @@ def database(dsn: str, encoding: str) -> Iterator[str]:
     name = f"{NAME}{int(time.time())}_{secrets.token_hex(4)}"
     with session(dsn, "restore-drill", seconds=300) as admin:
         for row in admin.execute(
-            """SELECT datname FROM pg_database d WHERE starts_with(datname, %s)
+            """SELECT datname FROM pg_database d WHERE starts_with(datname, %s) AND pg_has_role(datdba, 'USAGE')
                AND NOT EXISTS (SELECT FROM pg_stat_activity a WHERE a.datid = d.oid)""",
             (NAME,),
         ).fetchall():

@@ -1,0 +1,127 @@
+"""Is there a backup, is it new, is it as large as the one before, and was it proven?
+
+Invariant: a backup younger than a day and a bit, proven by its digest, and restored in a drill within two days.
+Source: the bucket itself, listed every few minutes, for what exists; `ops.backup_checks` for what was proven. What the
+bucket does not list is not there, whatever our records say.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from opslib.areas import backups
+from opslib.areas.backups import Kind
+from opslib.areas.queries import NAMED
+from opslib.collector import Collector, Every
+from opslib.postgres import Database
+from opslib.settings import Settings
+from opslib.spec import Gauge, Sample, Subject
+from opslib.storage import Storage
+
+COUNT = Gauge("bitloot_backups", "Backups in the bucket, by whether they have a manifest.", ("manifest",))
+NEWEST = Gauge("bitloot_backup_newest_timestamp_seconds", "When the newest whole backup was written, Unix time.")
+BYTES = Gauge("bitloot_backup_newest_bytes", "Size of that backup.")
+SIZE_RATIO = Gauge(
+    "bitloot_backup_size_ratio", "Its size over that of the one before; below 1 it shrank. Absent while there is one."
+)
+PENDING = Gauge("bitloot_backup_pending_uploads", "Multipart uploads of backups begun and not ended.")
+PROVEN = Gauge(
+    "bitloot_backup_proven",
+    "1 if the last check of this kind was passed, 0 if not: verify reads a backup to its end, drill restores it.",
+    ("check",),
+)
+PROVEN_AT = Gauge(
+    "bitloot_backup_proven_timestamp_seconds", "When a check of this kind was last passed, Unix time.", ("check",)
+)
+SECONDS = Gauge("bitloot_backup_check_seconds", "How long the last check of this kind took.", ("check",))
+
+LIST_SECONDS = 300.0
+"""A listing is paid for; a backup comes once a day."""
+CHECKS_SECONDS = 60.0
+
+
+class Objects(Collector):
+    """What the bucket holds.
+
+    Args:
+        storage: The bucket.
+    """
+
+    name = "backups/objects"
+    refresh = Every(LIST_SECONDS, deadline=60, retry=15)
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+
+    async def collect(self) -> Sequence[Sample]:
+        """List it."""
+        found, pending = await asyncio.to_thread(self._look)
+        whole = [backup for backup in found if backup.has_manifest]
+        samples = [
+            COUNT(len(whole), manifest="yes"),
+            COUNT(len(found) - len(whole), manifest="missing"),
+            PENDING(pending),
+        ]
+        if whole:
+            samples += [NEWEST(whole[-1].written.timestamp()), BYTES(whole[-1].stored.size)]
+        if len(whole) > 1 and whole[-2].stored.size:
+            samples.append(SIZE_RATIO(whole[-1].stored.size / whole[-2].stored.size))
+        return samples
+
+    def _look(self) -> tuple[Sequence[backups.Backup], int]:
+        return backups.listing(self._storage), len(self._storage.pending(backups.PREFIX))
+
+
+class Checks(Collector):
+    """What was proven.
+
+    Args:
+        ops: The database of schema `ops`.
+    """
+
+    name = "backups/checks"
+    refresh = Every(CHECKS_SECONDS)
+
+    def __init__(self, ops: Database) -> None:
+        self._ops = ops
+
+    async def collect(self) -> Sequence[Sample]:
+        """Read the last check of each."""
+        rows = await self._ops.rows(NAMED["backup_checks_last"].sql)
+        samples = []
+        for kind in Kind:
+            of_kind = [row for row in rows if row["kind"] == kind]
+            if of_kind:
+                last = max(of_kind, key=lambda row: row["checked_at"])
+                samples += [PROVEN(last["ok"], check=kind), SECONDS(last["seconds"], check=kind)]
+            if good := [row["checked_at"].timestamp() for row in of_kind if row["ok"]]:
+                samples.append(PROVEN_AT(max(good), check=kind))
+        return samples
+
+    async def probe(self) -> None:
+        """Does it answer?"""
+        await self._ops.ping()
+
+    async def start(self) -> None:
+        """Make it ready to be asked."""
+        await self._ops.open()
+
+    async def stop(self) -> None:
+        """Let go of it."""
+        await self._ops.close()
+
+
+def collectors(settings: Settings) -> list[Collector]:
+    """One for the bucket, one for our records."""
+    ops = Database(settings.require_ops(), application_name="opsctl backups", read_only=True)
+    return [Objects(Storage.of(settings)), Checks(ops)]
+
+
+SUBJECT = Subject(
+    name="backups",
+    title="Backups: age, size, proofs",
+    needs=("DATABASE_URL", "R2_ENDPOINT", "R2_BUCKET", "R2_ACCESS_KEY_ID", "R2_SECRET_ACCESS_KEY"),
+    metrics=(COUNT, NEWEST, BYTES, SIZE_RATIO, PENDING, PROVEN, PROVEN_AT, SECONDS),
+    collectors="exporters.backups:collectors",
+)
