@@ -30,17 +30,6 @@ FAILURES = 20
 DELETED_SHARE = 0.5
 """If more of the replicas than this have no original, it is the originals that are missing."""
 
-JOB = Job(
-    name="replicate-objects",
-    title="Objects copied to a second place",
-    schedule=Cron("17 * * * *"),  # off the full hour, when everybody asks
-    max_age=3 * 3600,
-    timeout=12 * 3600,  # a first run copies everything
-    retries=2,
-    retry_after=300,
-    needs=("R2_ENDPOINT", "R2_BUCKET", "R2_ACCESS_KEY_ID", "R2_SECRET_ACCESS_KEY"),
-)
-
 
 class Params(BaseModel):
     """How.
@@ -52,6 +41,19 @@ class Params(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     delete: bool = False
+
+
+JOB = Job(
+    name="replicate-objects",
+    title="Objects copied to a second place",
+    schedule=Cron("17 * * * *"),  # off the full hour, when everybody asks
+    max_age=3 * 3600,
+    timeout=12 * 3600,  # a first run copies everything
+    retries=2,
+    retry_after=300,
+    params=Params,
+    needs=("R2_ENDPOINT", "R2_BUCKET", "R2_ACCESS_KEY_ID", "R2_SECRET_ACCESS_KEY"),
+)
 
 
 class Result(BaseModel):

@@ -21,17 +21,6 @@ from opslib.session import session
 from opslib.spec import Cron, Job
 from opslib.storage import Storage
 
-JOB = Job(
-    name="retention",
-    title="Old backups deleted by plan",
-    schedule=Cron("0 5 * * *"),  # when the night's backup is written and verified
-    max_age=26 * 3600,
-    timeout=3600,
-    retries=2,
-    retry_after=300,
-    needs=("DATABASE_URL", "R2_ENDPOINT", "R2_BUCKET", "R2_ACCESS_KEY_ID", "R2_SECRET_ACCESS_KEY"),
-)
-
 
 class Params(BaseModel):
     """How.
@@ -45,6 +34,19 @@ class Params(BaseModel):
 
     dry_run: bool = False
     max_share: float | None = Field(default=None, ge=0, le=1)
+
+
+JOB = Job(
+    name="retention",
+    title="Old backups deleted by plan",
+    schedule=Cron("0 5 * * *"),  # when the night's backup is written and verified
+    max_age=26 * 3600,
+    timeout=3600,
+    retries=2,
+    retry_after=300,
+    params=Params,
+    needs=("DATABASE_URL", "R2_ENDPOINT", "R2_BUCKET", "R2_ACCESS_KEY_ID", "R2_SECRET_ACCESS_KEY"),
+)
 
 
 class Result(BaseModel):

@@ -14,17 +14,6 @@ from opslib.run import Run
 from opslib.spec import Cron, Job
 from opslib.storage import Storage
 
-JOB = Job(
-    name="verify-backup",
-    title="Newest backup read again and compared with its manifest",
-    schedule=Cron("30 3 * * *"),  # two hours after the backup
-    max_age=26 * 3600,
-    timeout=6 * 3600,
-    retries=2,
-    retry_after=300,
-    needs=("DATABASE_URL", "R2_ENDPOINT", "R2_BUCKET", "R2_ACCESS_KEY_ID", "R2_SECRET_ACCESS_KEY"),
-)
-
 
 class Params(BaseModel):
     """Which.
@@ -38,6 +27,19 @@ class Params(BaseModel):
 
     key: str | None = None
     every: bool = False
+
+
+JOB = Job(
+    name="verify-backup",
+    title="Newest backup read again and compared with its manifest",
+    schedule=Cron("30 3 * * *"),  # two hours after the backup
+    max_age=26 * 3600,
+    timeout=6 * 3600,
+    retries=2,
+    retry_after=300,
+    params=Params,
+    needs=("DATABASE_URL", "R2_ENDPOINT", "R2_BUCKET", "R2_ACCESS_KEY_ID", "R2_SECRET_ACCESS_KEY"),
+)
 
 
 class Result(BaseModel):
