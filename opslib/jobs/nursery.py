@@ -4,6 +4,7 @@ A fork costs some milliseconds, a fresh interpreter with the same modules a thir
 fork: it has threads. `python -m opslib.jobs.nursery FD` speaks over the socket FD, one packet per message:
 
 - first comes JSON: `path` (sys.path) and `preload` (modules);
+- the answer is `ready`;
 - then, for each child, one byte with the child's end of its channel; the answer is `started PID` or `failed WHY`;
 - whenever a child is gone: `ended PID STATUS`, as os.waitpid gives it.
 
@@ -39,6 +40,7 @@ def main(control: socket.socket) -> None:
         signal.signal(number, signal.SIG_IGN)  # the worker decides when we go
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(wakes.fileno(), warn_on_full_buffer=False)
+    control.send(b"ready")
     with selectors.DefaultSelector() as selector:
         selector.register(control, selectors.EVENT_READ)
         selector.register(woken, selectors.EVENT_READ)

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 from opslib.errors import JobError
 
+_PATIENCE = 30  # seconds the nursery may take to load everything, or to fork
 _LINE = 16 << 20  # bytes; the longest a child may say at once
 
 
@@ -75,16 +76,13 @@ class Spawner:
             JobError: The machine has no process left for it.
         """
         async with self._turn:
-            if self._control is None:
-                self._start()
-            assert self._control is not None  # noqa: S101 - just started
             ours, theirs = socket.socketpair()
             ours.setblocking(False)  # noqa: FBT003 - the library's signature
-            self._answer = asyncio.get_running_loop().create_future()
             try:
                 with theirs:
-                    socket.send_fds(self._control, [b"c"], [theirs.fileno()])
-                pid = await asyncio.wait_for(self._answer, 30)
+                    control = await self._open()
+                    socket.send_fds(control, [b"c"], [theirs.fileno()])
+                    pid = await self._answered()
             except (OSError, TimeoutError) as exc:
                 ours.close()
                 self.stop()
@@ -92,10 +90,11 @@ class Spawner:
             reader, writer = await asyncio.open_unix_connection(sock=ours, limit=_LINE)
             return Child(pid, reader, writer, self._ended[pid])
 
-    def start(self) -> None:
-        """Have it ready before the first attempt."""
-        if self._control is None:
-            self._start()
+    async def start(self) -> None:
+        """Have it ready before the first attempt; if that fails, the attempts will say so."""
+        async with self._turn:
+            with contextlib.suppress(OSError, TimeoutError):
+                await self._open()
 
     def stop(self) -> None:
         """Let it go; children that still live notice the end of their own channels."""
@@ -113,6 +112,19 @@ class Spawner:
         for future in self._ended.values():
             future.cancel()
         self._ended.clear()
+
+    async def _answered(self) -> int:
+        self._answer = asyncio.get_running_loop().create_future()
+        return await asyncio.wait_for(self._answer, _PATIENCE)
+
+    async def _open(self) -> socket.socket:
+        """The line to it; started, if it is not there."""
+        if self._control is None:
+            self._start()
+            await self._answered()
+        if self._control is None:
+            raise OSError("the nursery left at once")
+        return self._control
 
     def _start(self) -> None:
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -135,7 +147,9 @@ class Spawner:
                 if word == "ended":
                     self._ended.pop(int(rest[0])).set_result(int(rest[1]))
                 elif self._answer is not None and not self._answer.done():
-                    if word == "started":
+                    if word == "ready":
+                        self._answer.set_result(0)
+                    elif word == "started":
                         self._ended[int(rest[0])] = asyncio.get_running_loop().create_future()
                         self._answer.set_result(int(rest[0]))
                     else:

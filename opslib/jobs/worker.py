@@ -75,7 +75,7 @@ class Worker:
 
     async def pull(self) -> None:
         """Take work for ever; cancel this to take no more."""
-        self._spawner.start()
+        await self._spawner.start()  # or the first runs would be taken here and wait here
         while True:
             self.wake.clear()
             free = [queue for queue, most in self._queues.items() if self._busy[queue] < most]

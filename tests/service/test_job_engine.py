@@ -171,6 +171,7 @@ async def _declared_without_worker(cluster: Cluster) -> None:
 async def test_at_a_time(cluster: Cluster) -> None:
     """Not before; the delay counts from then."""
     async with cluster.node():
+        await cluster.state(cluster.enqueue(), "SUCCESS")
         (now,) = cluster.rows("SELECT now() + interval '1 second' AS at")
         number = cluster.enqueue(at=now["at"])
         await asyncio.sleep(0.5)
@@ -187,6 +188,7 @@ async def test_cancel(cluster: Cluster) -> None:
     assert runs.cancel(cluster.people, queued, "bob") == "CANCELLED"
     assert runs.cancel(cluster.people, queued, "carol") == "CANCELLED"
     async with cluster.node():
+        await cluster.state(cluster.enqueue(), "SUCCESS")
         running = cluster.enqueue(seconds=30)
         await cluster.state(running, "RUNNING")
         assert runs.cancel(cluster.people, running, "bob") == "RUNNING"
