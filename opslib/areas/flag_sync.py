@@ -14,7 +14,6 @@ from typing import Protocol
 from psycopg.types.json import Jsonb
 
 from opslib.areas import flags as files
-from opslib.areas.app_admin import AppAdmin
 from opslib.areas.flag_plan import Applied, Live, Override, State, Verdict, plan
 from opslib.areas.flags import FlagFile, FlagFileError
 from opslib.areas.queries import NAMED
@@ -86,7 +85,11 @@ def switch(settings: Settings) -> Switch:
     Raises:
         ConfigError: What that way needs is not set.
     """
-    return AppAdmin(settings) if settings.ops_flags_via == "api" else Table(settings.reveal("DATABASE_URL"))
+    if settings.ops_flags_via == "table":
+        return Table(settings.reveal("DATABASE_URL"))
+    from opslib.areas.app_admin import AppAdmin  # noqa: PLC0415 - a tenth of a second that what only reads need not pay
+
+    return AppAdmin(settings)
 
 
 def path(settings: Settings) -> Path:
