@@ -178,7 +178,9 @@ BEGIN
         RAISE EXCEPTION 'the role is staff or super, the password comes as a SCRAM-SHA-256 verifier' USING ERRCODE = '22023';
     END IF;
     SELECT * INTO known FROM operators o WHERE o.name = p_name FOR UPDATE;
-    IF known.disabled_at IS NOT NULL AND to_regrole(p_name) IS NOT NULL THEN
+    IF known.disabled_at IS NOT NULL
+       AND EXISTS (SELECT FROM pg_roles r WHERE r.rolname = p_name AND NOT r.rolcanlogin AND NOT r.rolsuper) THEN
+        -- As we left it. One that can log in was made anew by somebody else, for something else.
         EXECUTE format('ALTER ROLE %I LOGIN PASSWORD %L', p_name, p_verifier);
         EXECUTE format('GRANT %I TO %I', 'ops_' || p_role, p_name);
     ELSIF to_regrole(p_name) IS NOT NULL THEN
