@@ -110,7 +110,7 @@ def test_an_error_arrives_without_its_secrets(ingest: Ingest) -> None:
 
 
 def test_a_slot_checks_in_and_a_failure_is_one_event(ingest: Ingest) -> None:
-    """A slot is one check-in, whoever ends it; runs asked for have none; one that goes back to the queue tells nothing."""
+    """A slot is one check-in, whoever ends it; runs asked for have none; one back in the queue tells nothing."""
     sentry.init(
         settings.load({"SENTRY_DSN": f"http://publickey@127.0.0.1:{ingest.server_port}/1", "KINGUIN_API_KEY": PLANTED})
     )
