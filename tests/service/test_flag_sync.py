@@ -267,6 +267,18 @@ async def test_dead_between_setting_and_remembering(
     assert state(owner, "maintenance_mode")["applied"] is True
 
 
+async def test_several_at_once(owner: psycopg.Connection[dict[str, Any]], env: dict[str, str], file: File) -> None:
+    """A job, its taken-over twin and a person: nobody fails, and all is as wanted."""
+    await sync(env)
+    for _ in range(2):
+        for value in ("true", "false"):
+            file.write(maintenance_mode=f"enabled: {value}", kinguin_enabled=f"enabled: {value}")
+            results = await asyncio.gather(*(sync(env) for _ in range(4)))
+            assert all(result.drift == [] for result in results)
+            assert live(owner, "maintenance_mode") is (value == "true")
+    assert (await sync(env)).in_sync == 8
+
+
 async def test_an_application_that_refuses(
     owner: psycopg.Connection[dict[str, Any]], app: App, env: dict[str, str], file: File
 ) -> None:
