@@ -281,10 +281,10 @@ class Storage:
                 **condition,
             )
 
-    def upload(self, key: str, *, content_type: str = "application/octet-stream") -> Upload:
-        """Write a large object of unknown size. A context manager: what is not committed in the block is aborted.
+    def upload(self, key: str, *, content_type: str = "application/octet-stream", expected: int = 0) -> Upload:
+        """Write a large object; `expected` is the most bytes it may have, if anybody knows.
 
-        ::
+        A context manager: what is not committed in the block is aborted::
 
             with storage.upload(key) as upload:
                 for chunk in chunks:
@@ -293,7 +293,7 @@ class Storage:
         """
         from opslib.storage_upload import Upload  # noqa: PLC0415 - it stands on this module
 
-        return Upload(self, key, content_type=content_type)
+        return Upload(self, key, content_type=content_type, expected=expected)
 
     def delete(self, key: str) -> None:
         """Delete an object; none of that key is as good.
@@ -343,7 +343,7 @@ class Storage:
                     CopySourceIfMatch=f'"{before.etag}"',
                 )
         else:
-            with self.upload(key) as upload:
+            with self.upload(key, expected=before.size) as upload:
                 for chunk in source.read(source_key):
                     upload.write(chunk)
                 upload.commit(overwrite=True)
@@ -373,10 +373,9 @@ class Storage:
             )
             if not answer.get("IsTruncated"):
                 return tuple(found)
-            following = {"KeyMarker": answer["NextKeyMarker"], "UploadIdMarker": answer["NextUploadIdMarker"]}
-            if following == more:
+            last, more = more, {"KeyMarker": answer["NextKeyMarker"], "UploadIdMarker": answer["NextUploadIdMarker"]}
+            if more == last:
                 raise IncompleteListingError(f"list uploads {prefix}: bucket {self.bucket} goes round in circles")
-            more = following
 
     def abort(self, upload: PendingUpload) -> None:
         """Give up a multipart upload and its parts; one that is gone is as good.

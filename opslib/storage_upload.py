@@ -22,9 +22,10 @@ from opslib.storage_errors import ObjectExistsError
 if TYPE_CHECKING:
     from types_boto3_s3.type_defs import CompletedPartTypeDef
 
-PART_BYTES = 16 * 1024 * 1024
-"""All parts but the last have this size, as R2 asks. 10,000 of them, S3's most, make 156 GiB."""
+PART_BYTES = 8 * 1024 * 1024
+"""All parts but the last have one size, as R2 asks: this one, unless more than `MAX_PARTS` of it are expected."""
 MAX_PARTS = 10_000
+"""S3 takes no more."""
 IN_FLIGHT = 3
 """Parts being sent at a time: with the one being filled, four stand in memory."""
 
@@ -36,12 +37,12 @@ class Upload:
         size: Bytes written so far.
     """
 
-    def __init__(self, storage: Storage, key: str, *, content_type: str) -> None:
+    def __init__(self, storage: Storage, key: str, *, content_type: str, expected: int) -> None:
         self.size = 0
         self._storage = storage
         self._key = key
         self._content_type = content_type
-        self._part_bytes = PART_BYTES
+        self._part_bytes = max(PART_BYTES, -(-expected // MAX_PARTS))
         self._digest = hashlib.sha256()
         self._buffer = bytearray()
         self._begun: PendingUpload | None = None

@@ -77,7 +77,7 @@ def write(settings: Settings, storage: Storage, turn: Turn, *, now: datetime, ru
     key = _free_key(storage, now, encrypted=recipients is not None)
     counter, gzip, started = RowCounter(), Gzip(), time.monotonic()
     with (
-        storage.upload(key, content_type="application/gzip") as upload,
+        storage.upload(key, content_type="application/gzip", expected=source.size) as upload,
         Dump(tools, pg_tools.environment(dsn, application_name="opsctl backup-database")) as dump,
     ):
 
