@@ -47,7 +47,7 @@ BALANCE = Signal(
 )
 LOW = Signal(
     title="Balance we buy from",
-    expr='bitloot_provider_balance{provider="kinguin",currency="eur"}',
+    expr='bitloot_provider_balance{provider="kinguin",currency="EUR"}',
     unit=Unit.EUR,
     means="What is left to buy keys with, in EUR.",
     by=("provider", "currency"),
