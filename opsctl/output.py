@@ -20,11 +20,10 @@ from uuid import UUID
 
 import click
 
+from opslib.formula import BREAKS, FORMULA
+
 Row = Mapping[str, Any]
 F = TypeVar("F", bound=Callable[..., Any])
-
-FORMULA = "=+-@\uff1d\uff0b\uff0d\uff20"
-"""A spreadsheet runs a text cell whose first character, blanks aside, is one of these (or their full-width twins)."""
 
 UNBOUNDED = 10_000  # characters in a line when nobody is watching: a pipe wants whole rows
 
@@ -269,7 +268,7 @@ def defused(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     first = value.lstrip()[:1]
-    return f"'{value}" if value.startswith(("\t", "\r")) or (first and first in FORMULA) else value
+    return f"'{value}" if value.startswith(BREAKS) or (first and first in FORMULA) else value
 
 
 def to_csv(rows: Iterable[Row], keys: Sequence[str]) -> str:

@@ -86,14 +86,15 @@ def _run(what: str, filters: dict[str, Any], style: Style, target: Target, *, un
     bar = Bar(what)
     copy: Copy | None = None
     try:
-        with records.connect(dsn) as connection, target.opened() as sink:
+        with records.connect(dsn) as connection:
             copy = Copy(connection, chosen, filters, style=style, after=target.after, unmask=unmask)
-            if style == "csv" and not target.continues:
-                sink.write(copy.head)
-            try:
-                copy.run(sink, bar)
-            except (psycopg.Error, KeyboardInterrupt) as exc:
-                raise _Broken from exc
+            with target.opened() as sink:
+                if style == "csv" and not target.continues:
+                    sink.write(copy.head)
+                try:
+                    copy.run(sink, bar)
+                except (psycopg.Error, KeyboardInterrupt) as exc:
+                    raise _Broken from exc
     except _Broken as exc:
         bar.end()
         raise OpsError(_broken(copy, target, exc.__cause__)) from exc.__cause__

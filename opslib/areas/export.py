@@ -25,14 +25,12 @@ from opslib.areas import records
 from opslib.areas.queries import NAMED, SAMPLE, Where
 from opslib.areas.records import Connection
 from opslib.errors import ConfigError, OpsError
+from opslib.formula import BREAKS, FORMULA
 
 Style = Literal["csv", "ndjson"]
 
 BUFFER = 256 * 1024
 TELL_EVERY = 20_000  # rows between two reports of progress
-
-FORMULA = "=+-@\uff1d\uff0b\uff0d\uff20"
-"""A spreadsheet runs a text cell whose first character, blanks aside, is one of these (or their full-width twins)."""
 
 SPREAD = frozenset(server_types[name].oid for name in ("text", "varchar", "bpchar", "name", "json", "jsonb"))
 """Types whose cells may hold anything. All others write themselves: a number, a time, a uuid, true or false."""
@@ -221,12 +219,13 @@ class Copy:
         # Nearly every cell begins with a letter or a digit, and comparing bytes is cheap.
         return sql.SQL(
             """CASE WHEN {cell} >= 'A' AND {cell} < '{{' OR {cell} >= '0' AND {cell} < ':' THEN {cell}
-            WHEN left(ltrim({cell}, {blanks}), 1) = ANY ({formula}) OR left({cell}, 1) IN (E'\\t', E'\\r')
+            WHEN left(ltrim({cell}, {blanks}), 1) = ANY ({formula}) OR left({cell}, 1) = ANY ({breaks})
             THEN '''' || {cell} ELSE {cell} END"""
         ).format(
             cell=sql.SQL('({}::text COLLATE "C")').format(cell),
             blanks=sql.Literal(" \t\r\n\f\v\xa0"),
             formula=sql.Literal(list(FORMULA)),
+            breaks=sql.Literal(list(BREAKS)),
         )
 
 

@@ -121,6 +121,16 @@ def test_every_export_has_a_head_and_its_filters(what: str, staff: str) -> None:
         assert (refused.returncode, option in refused.stderr.decode()) == (2, True)
 
 
+def test_a_part_outlives_a_slip_of_the_finger(database: str, staff: str, tmp_path: Path) -> None:
+    """What came before is not thrown away by a command that was wrong."""
+    fill(database, 3)
+    part = tmp_path / "orders.csv.part"
+    part.write_bytes(b"an hour of work")
+    assert export(staff, "orders", "-o", str(tmp_path / "orders.csv"), "--type", "x").returncode == 2
+    assert export(staff, "orders", "-o", str(tmp_path / "orders.csv"), "--after", "x").returncode == 2
+    assert part.read_bytes() == b"an hour of work"
+
+
 def test_a_file_is_whole_or_called_otherwise(
     postgres_server: PostgresServer, database: str, staff: str, tmp_path: Path
 ) -> None:
