@@ -58,15 +58,20 @@ def stats(output: Output) -> None:
 
 
 def _file(dsn: str) -> Path:
-    """Ours alone, one per database and login; the name tells nothing."""
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bitloot-ops"
-    return folder / f"jobs-stats-{hashlib.sha256(dsn.encode()).hexdigest()[:16]}.json"
+    """Ours alone, one per database and login; the name tells nothing.
+
+    Raises:
+        OSError: This user has no place for it.
+    """
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or f"{os.environ.get('HOME', '')}/.cache")
+    if not cache.is_absolute() or cache == Path("/.cache"):
+        raise FileNotFoundError("no HOME")
+    return cache / "bitloot-ops" / f"jobs-stats-{hashlib.sha256(dsn.encode()).hexdigest()[:16]}.json"
 
 
 def _remembered(dsn: str) -> list[dict[str, Any]] | None:
-    file = _file(dsn)
     try:
-        with file.open(encoding="utf-8") as held:
+        with _file(dsn).open(encoding="utf-8") as held:
             status = os.fstat(held.fileno())
             if status.st_uid != os.geteuid() or not 0 <= time.time() - status.st_mtime < CACHED_SECONDS:
                 return None
@@ -78,9 +83,9 @@ def _remembered(dsn: str) -> list[dict[str, Any]] | None:
 
 def _remember(dsn: str, rows: list[dict[str, Any]]) -> None:
     """Write it whole or not at all; where nothing can be written nothing is remembered."""
-    file = _file(dsn)
-    part = file.with_suffix(f".{os.getpid()}")
     with contextlib.suppress(OSError):
+        file = _file(dsn)
+        part = file.with_suffix(f".{os.getpid()}")
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         part.write_text(to_json(rows), "utf-8")
         part.replace(file)

@@ -207,6 +207,19 @@ def test_exec_is_a_run_like_any(place: Place) -> None:
     assert "ops_jobs" in refused.stderr
 
 
+def test_an_operator_reads_everything_and_no_parameter(place: Place) -> None:
+    """Each reading command works as ops_staff; the column that may hold a secret is nobody's but the worker's."""
+    engine = Engine(place.owner)
+    engine.declare("nap")
+    run = str(engine.ran("nap"))
+    for words in (("list",), ("show", "nap"), ("active",), ("history",), ("run-details", run), ("stats",)):
+        told = place.run("staff", *words, "--json")
+        assert told.returncode == 0, told.stderr
+        json.loads(told.stdout)
+    with psycopg.connect(place.dsn["staff"]) as staff, pytest.raises(psycopg.errors.InsufficientPrivilege):
+        staff.execute("SELECT params FROM ops.job_runs")
+
+
 @pytest.mark.parametrize("how", ["key", "cancel"])
 def test_exec_is_cancelled(place: Place, how: str) -> None:
     """By Ctrl-C at its terminal or by `cancel` from another: CANCELLED within two seconds, and the process is gone."""
