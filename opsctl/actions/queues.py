@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -34,7 +34,9 @@ PRIORITIES = {"high": 1, "normal": 10, "low": 100}
 _QUEUE = click.argument("queue")
 _IDS = click.argument("ids", nargs=-1, metavar="[ID]...")
 _FORCE = click.option(
-    "--force", is_flag=True, help="Even if the BullMQ that keeps the queue is not one this was proven against."
+    "--force",
+    is_flag=True,
+    help="Even if the queue's BullMQ is not one this was proven against, or no worker is there.",
 )
 
 
@@ -108,7 +110,12 @@ async def _each(
     """Change one after the other, each with its own intent and outcome; how many it was done to."""
     act.allow()
     failures: list[str] = []
-    async with _writer(act, queue, force=force, unserved=unserved) as to:
+    async with AsyncExitStack() as exits:
+        try:
+            to = await exits.enter_async_context(_writer(act, queue, force=force, unserved=unserved))
+        except OpsError:
+            with act.each(queue):  # so that it is remembered
+                raise
         for job in jobs:
             try:
                 with act.each(f"{queue}/{job.id}", {"job": job.name}):
