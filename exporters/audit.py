@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
 
+from exporters.signals import audit as signals
 from opslib.areas.queries import NAMED
 from opslib.collector import Collector, Every
 from opslib.postgres import Database
@@ -97,4 +98,6 @@ SUBJECT = Subject(
     needs=("DATABASE_URL",),
     metrics=(EVENTS, LENGTH, UNFINISHED, OLDEST, VERIFIED, INTACT, ANCHORED),
     collectors="exporters.audit:collectors",
+    signals=signals.SIGNALS,
+    alerts=signals.ALERTS,
 )

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
+from exporters.signals import backups as signals
 from opslib.areas import backups
 from opslib.areas.backups import Kind
 from opslib.areas.queries import NAMED
@@ -124,4 +125,6 @@ SUBJECT = Subject(
     needs=("DATABASE_URL", "R2_ENDPOINT", "R2_BUCKET", "R2_ACCESS_KEY_ID", "R2_SECRET_ACCESS_KEY"),
     metrics=(COUNT, NEWEST, BYTES, SIZE_RATIO, PENDING, PROVEN, PROVEN_AT, SECONDS),
     collectors="exporters.backups:collectors",
+    signals=signals.SIGNALS,
+    alerts=signals.ALERTS,
 )

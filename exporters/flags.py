@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, time, timedelta
 
 from exporters.reconciliation import Present
+from exporters.signals import flags as signals
 from opslib.areas.flag_plan import State
 from opslib.areas.queries import NAMED
 from opslib.collector import Collector
@@ -79,4 +80,6 @@ SUBJECT = Subject(
     needs=("DATABASE_URL",),
     metrics=(FLAGS, DRIFT, SYNCED, VALID, EXPIRY, OVERRIDE),
     collectors="exporters.flags:collectors",
+    signals=signals.SIGNALS,
+    alerts=signals.ALERTS,
 )

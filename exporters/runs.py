@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from exporters.signals import runs as signals
 from opslib.areas.queries import NAMED
 from opslib.areas.runs import State
 from opslib.collector import Collector, Every
@@ -160,4 +161,6 @@ SUBJECT = Subject(
         *(RUNS, DURATION, SKIPPED, LATE, LOST, TIMEOUTS, REFUSED, TICKS),
     ),
     collectors="exporters.runs:collectors",
+    signals=signals.SIGNALS,
+    alerts=signals.ALERTS,
 )

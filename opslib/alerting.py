@@ -148,7 +148,8 @@ class Alert:
         for_: Seconds it must hold.
         severity: Whom it calls.
         summary: One sentence with `{{ $labels.… }}` and `{{ $value … }}`, for the notification.
-        keep_firing_for: Seconds it goes on after the condition has passed, where it would flap.
+        keep_firing_for: Seconds it goes on after the condition has passed. While an exporter or a database restarts its
+            gauges are gone from the page for a moment: without this, whatever fires then would resolve and call again.
     """
 
     name: str
@@ -157,4 +158,4 @@ class Alert:
     for_: int
     severity: Severity
     summary: str
-    keep_firing_for: int = 0
+    keep_firing_for: int = 5 * MINUTE

@@ -1,6 +1,6 @@
 """The exporters themselves: does each source answer, and is anybody watching at all?"""
 
-from opslib.alerting import HOUR, MINUTE, Above, Absent, Alert, Always, Below, Severity, Signal, Unit
+from opslib.alerting import MINUTE, Above, Absent, Alert, Always, Below, Severity, Signal, Unit
 
 PAGE = Signal(
     title="Exporter pages",
@@ -18,7 +18,8 @@ BUILD = Signal(
 )
 SOURCE = Signal(
     title="Sources answering",
-    expr="ops_collector_up",
+    # A provider that does not answer is ProviderDown: one call for one fault.
+    expr='ops_collector_up{collector!~"providers/(kinguin|nowpayments)"}',
     unit=Unit.YES_NO,
     means="1 if the collector's source answered. While 0, its gauges are absent: no data is not zero.",
     by=("instance", "collector"),
@@ -64,6 +65,7 @@ ALERTS = (
         for_=0,
         severity=Severity.HEARTBEAT,
         summary="alerting works",
+        keep_firing_for=0,
     ),
     Alert(
         name="ExporterDown",
@@ -104,6 +106,5 @@ ALERTS = (
         for_=15 * MINUTE,
         severity=Severity.TICKET,
         summary="{{ $value | humanize }} series were left out of the page within an hour",
-        keep_firing_for=HOUR,
     ),
 )

@@ -75,6 +75,22 @@ EMAIL = Signal(
     unit=Unit.COUNT,
     means="E-mails the application could not hand over within half an hour: receipts and one-time codes among them.",
 )
+BOUNCES = Signal(
+    title="E-mails that came back",
+    expr="sum by (type) (increase(bitloot_email_bounce_total[1h]))",
+    unit=Unit.COUNT,
+    means="Bounces within an hour by type. Complaints cost the sender's name.",
+    by=("type",),
+    no_alert="customers mistype addresses every day; Resend itself warns of a falling reputation",
+)
+RECLASSIFIED = Signal(
+    title="Webhooks decided after they were counted",
+    expr="sum by (provider) (increase(bitloot_webhook_reclassified_total[1d]))",
+    unit=Unit.COUNT,
+    means="Calls whose outcome changed later than OPS_LEDGER_SETTLE_SECONDS: the application, or its Redis, hung.",
+    by=("provider",),
+    no_alert="the hang has its own alerts by the time a late outcome shows it",
+)
 UNDERPAID = Signal(
     title="Underpaid orders, when they spike",
     expr="increase(bitloot_underpaid_total[1h]) "
@@ -161,6 +177,8 @@ SIGNALS = (
     WEBHOOK_ERRORS,
     WEBHOOKS,
     EMAIL,
+    BOUNCES,
+    RECLASSIFIED,
     UNDERPAID,
     STUCK,
     PAID,

@@ -43,7 +43,7 @@ BALANCE = Signal(
     unit=Unit.MONEY,
     means="Funds held at the provider, in units of the currency.",
     by=("provider", "currency"),
-    no_alert="how much is little depends on the spend: the runway calls, and for the wallet that buys, LOW below",
+    no_alert="how much is little depends on the spend: the runway calls, and for the wallet that buys its own floor",
 )
 LOW = Signal(
     title="Balance we buy from",

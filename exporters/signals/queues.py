@@ -4,7 +4,7 @@ Every expression leaves paused queues out where waiting is what a pause is for, 
 worked (the application has one) a ticket, not a page.
 """
 
-from opslib.alerting import DAY, HOUR, MINUTE, Above, Alert, Severity, Signal, Unit
+from opslib.alerting import HOUR, MINUTE, Above, Alert, Severity, Signal, Unit
 
 WORKED = "on (queue) sum by (queue) (bitloot_queue_jobs_total) > 0"
 READY = "(bitloot_queue_waiting + bitloot_queue_prioritized)"
@@ -19,23 +19,23 @@ OLDEST = Signal(
 )
 UNATTENDED = Signal(
     title="Jobs ready and no worker",
-    expr=f"{READY} > 0 and on (queue) bitloot_queue_worker_present == 0 and {WORKED}",
+    expr=f"{READY} and on (queue) bitloot_queue_worker_present == 0 and {WORKED}",
     unit=Unit.COUNT,
     means="Ready jobs of queues whose workers are gone: no worker has shown itself for half a minute.",
     by=("queue",),
 )
 ABANDONED = Signal(
     title="Jobs in queues nobody ever worked",
-    expr=f"{READY} > 0 unless {WORKED}",
+    expr=f"{READY} unless {WORKED}",
     unit=Unit.COUNT,
     means="Producers add to a queue that never had a worker: a misspelt name, or a worker never deployed.",
     by=("queue",),
 )
 OVERDUE = Signal(
     title="Delayed job overdue",
-    expr="time() - bitloot_queue_next_delayed_timestamp_seconds > 0 unless on (queue) bitloot_queue_is_paused == 1",
+    expr="time() - bitloot_queue_next_delayed_timestamp_seconds unless on (queue) bitloot_queue_is_paused == 1",
     unit=Unit.SECONDS,
-    means="Seconds since the next delayed job was due. Only a living worker moves delayed jobs.",
+    means="Seconds since the next delayed job was due; below 0 it is due in future. Only a living worker moves them.",
     by=("queue",),
 )
 FAILURES = Signal(
@@ -160,7 +160,6 @@ ALERTS = (
         for_=HOUR,
         severity=Severity.TICKET,
         summary="{{ $labels.queue }}: {{ $value }} jobs in a queue that never had a worker",
-        keep_firing_for=DAY // 24,
     ),
     Alert(
         name="QueueEventsLost",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import yaml
 
@@ -32,10 +32,11 @@ BURNS = {
 
 
 def rules(subject: Subject) -> str:
-    """The file of one subject."""
+    """The file of one subject that has alerts."""
     groups = []
     if subject.objectives:
-        records = [rule for objective in subject.objectives for rule in _records(objective)]
+        burns = [alert.when for alert in subject.alerts if isinstance(alert.when, BurnRate)]
+        records = [rule for objective in subject.objectives for rule in _records(objective, burns)]
         groups.append({"name": f"{subject.name}-objectives", "interval": "1m", "rules": records})
     groups.append({"name": subject.name, "rules": [_alert(subject.name, alert) for alert in subject.alerts]})
     return HEAD + yaml.safe_dump({"groups": groups}, sort_keys=False, width=1000, allow_unicode=True)
@@ -71,9 +72,10 @@ def _burns(objective: Objective, long: int, short: int, factor: float) -> str:
     return f"({name}{window(long)} > {limit} and {name}{window(short)} > {limit} and {total} >= {objective.min_events})"
 
 
-def _records(objective: Objective) -> Iterator[dict[str, str]]:
-    windows = sorted({size for burns in BURNS.values() for burn in burns for size in burn[:2]})
-    for size in windows:
+def _records(objective: Objective, burns: Sequence[BurnRate]) -> Iterator[dict[str, str]]:
+    """Of the windows some alert looks at, no others: each is evaluated every minute, three days' data at a time."""
+    speeds = {burn.speed for burn in burns if burn.objective is objective}
+    for size in sorted({size for speed in speeds for burn in BURNS[speed] for size in burn[:2]}):
         errors, total = (text.replace("$window", window(size)) for text in (objective.errors, objective.total))
         yield {"record": f"slo:{objective.name}:error_ratio_{window(size)}", "expr": f"({errors}) / ({total} > 0)"}
 
@@ -85,5 +87,5 @@ def _alert(subject: str, alert: Alert) -> dict[str, object]:
     if alert.keep_firing_for:
         rule["keep_firing_for"] = window(alert.keep_firing_for)
     rule["labels"] = {"severity": alert.severity.value, "subject": subject}
-    rule["annotations"] = {"summary": alert.summary, "because": alert.because, "runbook": f"{alert.name}.md"}
+    rule["annotations"] = {"summary": alert.summary, "runbook": f"runbooks/{alert.name}.md"}
     return rule
