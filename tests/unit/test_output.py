@@ -15,6 +15,7 @@ from click.testing import CliRunner
 
 from opsctl import output
 from opsctl.output import Column, Output
+from opslib.shown import defused
 
 AT = datetime(2026, 1, 1, 14, 30, 5, 123456, tzinfo=timezone(timedelta(hours=2)))
 ROWS: list[dict[str, Any]] = [
@@ -71,8 +72,8 @@ def test_a_spreadsheet_reads_csv_and_runs_nothing() -> None:
 @pytest.mark.parametrize("text", ["=1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", " =1", "\uff1d1"])
 def test_every_beginning_of_a_formula_is_defused(text: str) -> None:
     """Those a spreadsheet looks at, with the blanks it takes away before it looks."""
-    assert output.defused(text) == f"'{text}"
-    assert [output.defused(harmless) for harmless in ("a=1", "", 5, -5, None)] == ["a=1", "", 5, -5, None]
+    assert defused(text) == f"'{text}"
+    assert [defused(harmless) for harmless in ("a=1", "", 5, -5, None)] == ["a=1", "", 5, -5, None]
 
 
 def test_both_at_once_is_wrong_use() -> None:
