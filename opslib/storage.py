@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import hashlib
+import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -34,8 +35,7 @@ if TYPE_CHECKING:
 
     from opslib.storage_upload import Upload
 
-READ_BYTES = 1024 * 1024
-"""Bytes a read yields at a time, at most."""
+READ_BYTES = 1024 * 1024  # a read yields at a time, at most
 RESUMES = 3
 """How often one read goes on where its connection broke."""
 DELETE_BATCH = 1000
@@ -153,6 +153,7 @@ class Storage:
                 config=config,
             )
         client.meta.events.register("before-sign.s3.DeleteObjects", _classic_digest)
+        weakref.finalize(self, client.close)  # its sockets go with this object, and not whenever
         return client
 
     @contextlib.contextmanager

@@ -6,7 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -80,15 +80,15 @@ class _Handler(BaseHTTPRequestHandler):
         if isinstance(fault, int):
             self._answer(fault, {}, b"<Error><Code>InternalError</Code></Error>")
             return
-        connection = HTTPConnection(*self.server.upstream, timeout=30)
-        connection.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
-        for name, value in self.headers.items():  # the host, too: it is signed
-            connection.putheader(name, value)
-        connection.endheaders(body)
-        answer = connection.getresponse()
-        content = answer.read()
-        headers = {name: value for name, value in answer.getheaders() if name.lower() not in HOP}
-        connection.close()
+        with closing(HTTPConnection(*self.server.upstream, timeout=30)) as connection:
+            connection.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
+            for name, value in self.headers.items():  # the host, too: it is signed
+                connection.putheader(name, value)
+            with suppress(BrokenPipeError, ConnectionResetError):  # refused before all was said: the answer counts
+                connection.endheaders(body)
+            answer = connection.getresponse()
+            content = answer.read()
+            headers = {name: value for name, value in answer.getheaders() if name.lower() not in HOP}
         if fault == "lost":
             self.close_connection = True
             return

@@ -176,6 +176,25 @@ def test_gunzip_and_psql(stage: Stage, own_postgres: PostgresServer) -> None:
         assert owner == ("backup_alice",)
 
 
+def test_least_privilege(stage: Stage, source: str, postgres_server: PostgresServer) -> None:
+    """A member of ops_backup dumps everything; a member of ops_jobs does the rest."""
+    with postgres_server.connect() as admin:
+        admin.execute("CREATE ROLE only_backup LOGIN IN ROLE ops_backup")
+        admin.execute("CREATE ROLE only_jobs LOGIN IN ROLE ops_jobs")
+    try:
+        environment = {
+            "BACKUP_DATABASE_URL": make_conninfo(source, user="only_backup"),
+            "OPS_DATABASE_URL": make_conninfo(source, user="only_jobs"),
+            "DATABASE_URL": make_conninfo(source, user="only_jobs"),
+        }
+        assert stage.backup(**environment).rows > 18_000
+        assert stage.verify(**environment).verified
+        assert stage.drill(**environment).tables > 10
+    finally:
+        with postgres_server.connect() as admin:
+            admin.execute("DROP ROLE only_backup, only_jobs")
+
+
 def test_encrypted(stage: Stage) -> None:
     """Encrypted to two people, opened by one; without identity the digest is proven, a drill refuses."""
     ours, theirs, stranger = (x25519.Identity.generate() for _ in range(3))
