@@ -37,6 +37,19 @@ JOBS: dict[str, str] = {
     "replicate-objects": "jobs.replicate_objects:JOB",
 }
 
+BOARDS: dict[str, str] = {
+    "overview": "opsctl.boards.overview:BOARD",
+    "fulfilment": "opsctl.boards.fulfilment:BOARD",
+    "queues": "opsctl.boards.queues:BOARD",
+    "providers": "opsctl.boards.providers:BOARD",
+    "jobs": "opsctl.boards.jobs:BOARD",
+    "backups": "opsctl.boards.backups:BOARD",
+    "records": "opsctl.boards.records:BOARD",
+    "order": "opsctl.boards.order:BOARD",
+    "audit": "opsctl.boards.audit:BOARD",
+    "exporters": "opsctl.boards.exporters:BOARD",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Command:
@@ -67,11 +80,13 @@ COMMANDS: dict[str, Command] = {
     "jobs": Command("opsctl.commands.jobs:jobs", "Jobs: queue, follow, cancel, look back."),
     "operators": Command("opsctl.commands.operators:operators", "Who may act: add, list, disable, whoami."),
     "migrate": Command("opsctl.commands.migrate:migrate", "Our own schema's migrations."),
+    "objects": Command("opsctl.commands.objects:objects", "The bucket's objects: put lost ones back."),
     "orders": Command("opsctl.commands.records:orders", "What was ordered, and what became of it."),
     "payments": Command("opsctl.commands.records:payments", "What was paid, and through whom."),
     "queues": Command("opsctl.commands.queues:queues", "BullMQ queues: jobs, workers, failures."),
     "redis-acl": Command("opsctl.commands.redis_acl:redis_acl_", "The Redis users to make."),
     "reservations": Command("opsctl.commands.records:reservations", "What is set aside for whom."),
+    "runbook": Command("opsctl.commands.runbook:runbook", "What to do, step by step; and doing it."),
     "sessions": Command("opsctl.commands.records:sessions", "Who is logged in."),
     "users": Command("opsctl.commands.records:users", "Who has an account."),
     "webhooks": Command("opsctl.commands.records:webhooks", "Who called us, and how each call ended."),

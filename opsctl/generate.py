@@ -10,7 +10,7 @@ from pathlib import Path
 
 from exporters.signals import itself
 from opsctl import catalog
-from opsctl.render import alerts, cli, markdown, rules, scrape
+from opsctl.render import alerts, cli, dashboards, markdown, rules, scrape
 from opslib.collector import SELF_METRICS
 from opslib.contract import canonical
 from opslib.server import PAGE_METRICS
@@ -63,6 +63,10 @@ def files() -> dict[Path, str]:
             ROOT / f"prometheus/rules/{subject.name}.yml": rules.rules(subject)
             for subject in subjects
             if subject.alerts
+        },
+        **{
+            ROOT / f"grafana/dashboards/{name}.json": dashboards.dashboard(catalog.load(target))
+            for name, target in catalog.BOARDS.items()
         },
         **dict(_runbooks(subjects)),
     }
