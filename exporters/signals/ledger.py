@@ -94,7 +94,8 @@ RECLASSIFIED = Signal(
 UNDERPAID = Signal(
     title="Underpaid orders, when they spike",
     expr="increase(bitloot_underpaid_total[1h]) "
-    "and increase(bitloot_underpaid_total[1h]) > 3 * increase(bitloot_underpaid_total[1d] offset 1h) / 24",
+    "and increase(bitloot_underpaid_total[1h]) > 3 * increase(bitloot_underpaid_total[1d] offset 1h) / 24 "
+    "and last_over_time(bitloot_underpaid_total[1h] offset 1d)",  # before that there is no day to compare with
     unit=Unit.COUNT,
     means="Orders that became underpaid within an hour, shown at three times the day's average: a wrong price or fee.",
 )

@@ -20,7 +20,7 @@ AVAILABLE = Objective(
     " - sum_over_time(bitloot_provider_up[$window]))",
     total="sum by (provider) (count_over_time(bitloot_provider_up[$window]))",
     target=0.99,
-    min_events=60,
+    min_events=2160,  # six hours of readings: the one that fails at each restart must not weigh
     by=("provider",),
 )
 UP = Signal(
