@@ -23,6 +23,9 @@ SUBJECTS: dict[str, str] = {
     "flags": "exporters.flags:SUBJECT",
 }
 
+ITSELF = "exporters.signals.itself:SUBJECT"
+"""What every exporter publishes about itself: no exporter of its own, but watched like one."""
+
 JOBS: dict[str, str] = {
     "audit-anchor": "jobs.audit_anchor:JOB",
     "backup-database": "jobs.backup_database:JOB",
@@ -103,3 +106,8 @@ def subject(name: str) -> Subject:
     """The subject of that name, loading its module only."""
     loaded: Subject = load(SUBJECTS[name])
     return loaded
+
+
+def watched() -> list[Subject]:
+    """Every subject with signals, the exporters themselves last."""
+    return [*map(subject, SUBJECTS), load(ITSELF)]

@@ -29,6 +29,8 @@ log = structlog.get_logger()
 MAY = {Role.STAFF: {"staff", "super", "owner", "superuser"}, Role.SUPER: {"super", "owner", "superuser"}}
 """The words of `ops.operator_role()` that satisfy a role. An owner is there to add the first operator."""
 
+_YES = frozenset({"y", "yes"})
+
 
 class Person(Protocol):
     """Whoever sits at the other end."""
@@ -133,6 +135,10 @@ class Act:
                 raise
         self._allowed = True
 
+    def agrees(self, question: str) -> bool:
+        """Ask between two items of an action that was allowed: yes, or `--yes`. Without a terminal it is no."""
+        return self._asked.yes or (self._person.answers(question) or "").strip().lower() in _YES
+
     @contextlib.contextmanager
     def go(self) -> Iterator[None]:
         """Ask, write the intent, let the body act, write the outcome, whatever happens.
@@ -224,7 +230,7 @@ class Act:
             given = self._person.answers("Go on? [y/N]")
             if given is None:
                 raise RefusedError("nobody to ask: confirm with --yes")
-            if given.strip().lower() not in {"y", "yes"}:
+            if given.strip().lower() not in _YES:
                 raise RefusedError("not confirmed")
 
     def _event(self, target: str, payload: Mapping[str, Any] | None) -> Event:

@@ -17,7 +17,7 @@ from opslib.storage import Storage
     severity=Severity.DESTRUCTIVE,
     event="OPS_AUDIT_RESTORED",
     touches="what the audit's verification accepts",
-    runbook="Restore",
+    runbook="RestoreDatabase",
 )
 def accept_restore(act: Act) -> None:
     """Say that a restore took the audit back behind heads noted outside.

@@ -15,7 +15,7 @@ from opslib.errors import JobError, RefusedError
 from opslib.guard import Act
 from opslib.storage import Storage
 
-RUNBOOK = "Restore"
+RUNBOOK = "RestoreDatabase"
 _TURN = 0.2  # seconds between two looks at the moving line
 
 
