@@ -156,6 +156,13 @@ class Settings(BaseModel):
     )
     ops_report_queue: str = _plain("text", "The BullMQ queue that makes their reports.", "reports")
     ops_email_queue: str = _plain("text", "The BullMQ queue that sends their e-mails.", "email")
+    ops_report_folder: str | None = _plain("path", "Where reports are written for a web server, beside the bucket.")
+    ops_report_keep_days: Annotated[int, Field(ge=7, le=3660)] = _plain(
+        "reports, 7 or more", "Reports of days kept, with their pages of records.", 90
+    )
+    ops_report_keep_weeks: Annotated[int, Field(ge=7, le=520)] = _plain(
+        "reports, 7 or more", "Reports of weeks kept.", 104
+    )
     ops_log_format: Annotated[Literal["auto", "json", "console"], LowerCase] = _plain(
         "auto, json or console", "auto: console on a terminal, else JSON.", "auto"
     )

@@ -1,0 +1,1 @@
+"""One module per part of a page: it asks and judges, and formats nothing."""
