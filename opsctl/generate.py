@@ -8,26 +8,13 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from exporters.signals import itself
 from opsctl import catalog
 from opsctl.render import alerts, cli, dashboards, markdown, rules, scrape
-from opslib.collector import SELF_METRICS
 from opslib.contract import canonical
-from opslib.server import PAGE_METRICS
 from opslib.settings import FIELDS
 from opslib.spec import Subject
 
 ROOT = Path(__file__).parent.parent
-
-ITSELF = Subject(
-    name="exporters",
-    title="The exporters themselves",
-    needs=(),
-    metrics=(*SELF_METRICS, *PAGE_METRICS),
-    collectors="",  # on every exporter's page
-    signals=itself.SIGNALS,
-    alerts=itself.ALERTS,
-)
 
 WHOLLY_OURS = ("prometheus/rules/*.yml", "grafana/dashboards/*.json")
 """What matches and is not generated is left over: of a subject, a board, that is no more."""
@@ -35,14 +22,9 @@ HEADED = "runbooks/*.md"
 """Of these only one line is generated; one that has it and no alert is left over."""
 
 
-def watched() -> list[Subject]:
-    """Every subject with signals: those of the catalog, and the exporters themselves."""
-    return [*map(catalog.subject, catalog.SUBJECTS), ITSELF]
-
-
 def files() -> dict[Path, str]:
     """Every generated file with what it should hold."""
-    subjects = watched()
+    subjects = catalog.watched()
     jobs = {name: catalog.load(target) for name, target in catalog.JOBS.items()}
     listen = next(str(field.default) for field in FIELDS if field.name == "OPS_LISTEN")
     settings = (
@@ -50,7 +32,7 @@ def files() -> dict[Path, str]:
         for f in FIELDS
     )
     return {
-        ROOT / "docs/metrics.md": markdown.metrics(subjects[:-1], ITSELF.metrics),
+        ROOT / "docs/metrics.md": markdown.metrics(subjects[:-1], subjects[-1].metrics),
         ROOT / "docs/alerts.md": alerts.page(subjects),
         ROOT / "docs/views.md": markdown.views(canonical.VIEWS),
         ROOT / "docs/settings.md": markdown.settings(settings),

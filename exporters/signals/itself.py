@@ -1,6 +1,9 @@
 """The exporters themselves: does each source answer, and is anybody watching at all?"""
 
 from opslib.alerting import MINUTE, Above, Absent, Alert, Always, Below, Severity, Signal, Unit
+from opslib.collector import SELF_METRICS
+from opslib.server import PAGE_METRICS
+from opslib.spec import Subject
 
 PAGE = Signal(
     title="Exporter pages",
@@ -107,4 +110,14 @@ ALERTS = (
         severity=Severity.TICKET,
         summary="{{ $value | humanize }} series were left out of the page within an hour",
     ),
+)
+
+SUBJECT = Subject(
+    name="exporters",
+    title="The exporters themselves",
+    needs=(),
+    metrics=(*SELF_METRICS, *PAGE_METRICS),
+    collectors="",  # on every exporter's page
+    signals=SIGNALS,
+    alerts=ALERTS,
 )
