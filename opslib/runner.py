@@ -23,6 +23,7 @@ import structlog
 from psycopg.types.json import Jsonb
 from pydantic import BaseModel
 
+from opslib import systemd
 from opslib.areas import runs
 from opslib.areas.runs import State
 from opslib.contract.session import connect
@@ -102,7 +103,8 @@ async def serve(
     wanted = {job.queue: CONCURRENCY for job in jobs.values()} | dict(concurrency or {})
     queues = {queue: most for queue, most in wanted.items() if worker and most > 0}
     stop = asyncio.Event()
-    async with _database(settings) as (dsn, store), _signals(stop.set):
+    # Running from here on, also while the database is away: systemd is not to give up on us because of that.
+    async with _database(settings) as (dsn, store), _signals(stop.set), systemd.running():
         report = Report(jobs, store, settings.sentry_environment)
         work = Worker(settings, targets, store, report, timing, queues=queues)
         keep = timedelta(days=settings.ops_keep_job_run_days) + _ARCHIVED

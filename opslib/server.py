@@ -20,7 +20,7 @@ from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector,
 from prometheus_client.exposition import generate_latest
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 
-from opslib import build
+from opslib import build, systemd
 from opslib.collector import Collector, Watch
 from opslib.errors import ConfigError
 from opslib.exposition import OPENMETRICS, TEXT, Page
@@ -160,7 +160,8 @@ async def serve(collectors: Sequence[Collector], listen: Listen) -> None:
         await exporter.start()
         port = runner.addresses[0][1]
         log.info("exporter_listening", host=listen.host, port=port, collectors=[c.name for c in collectors])
-        await stopping.wait()
+        async with systemd.running():
+            await stopping.wait()
         log.info("exporter_draining")
     finally:
         await runner.cleanup()
