@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from opsctl.kinds import reads
-from opslib import settings
+from opslib import log, settings
 
 
 class Day(click.ParamType[date]):
@@ -51,6 +51,7 @@ def build(day: date | None, week: date | None, folder: Path | None) -> None:
     if (day is None) == (week is None):
         raise click.UsageError("give either --day or --week")
     loaded = settings.load()
+    log.configure(loaded.model_copy(update={"ops_log_level": "warning"}))  # how Redis is read is an exporter's news
     to = folder or (Path(loaded.ops_report_folder) if loaded.ops_report_folder else None)
     if to is None:
         raise click.UsageError("where to? give -o FOLDER, or set OPS_REPORT_FOLDER")

@@ -62,6 +62,9 @@ def day(
     missing.gaps = list({gap.what: gap for gap in missing.gaps}.values())
     missing.links = [(every[0].of.title, every[0].file(1)) for every in library.lists]
     sections = [*report.sections, missing]
+    known = {pages.file(1) for every in library.lists for pages in every}
+    for section in sections:
+        section.links = [(title, href) for title, href in section.links if href in known]
     # A list that could not be read keeps the day from green like any other gap.
     whole = Report(
         report.title, report.first, report.last, Verdict.of(sections), sections, report.through, report.generated

@@ -174,7 +174,8 @@ class Verdict:
         """The worst findings of all sections, then what could not be read."""
         every = list(sections)
         findings = sorted((f for s in every for f in s.findings), key=lambda finding: -finding.level)
-        gaps = list(dict.fromkeys(gap.what for section in every for gap in section.gaps))
+        # Two things unread for the same reason are said as one.
+        gaps = list({gap.why: gap.what for section in reversed(every) for gap in reversed(section.gaps)}.values())[::-1]
         level = max([finding.level for finding in findings] + [Level.ATTENTION] * bool(gaps), default=Level.GREEN)
         parts = [finding.text for finding in findings[:MOST]]
         if len(findings) > MOST:

@@ -44,7 +44,7 @@ def read(settings: Settings) -> Queues:
 
 
 async def _read(settings: Settings) -> Queues:
-    client = connect(settings.reveal("REDIS_URL"), name="opsctl report", timeout=TIMEOUT)
+    client = connect(settings.reveal("REDIS_URL"), name="opsctl-report", timeout=TIMEOUT)
     try:
         discovery = Discovery(client, settings.bullmq_prefix)
         await discovery.sweep()

@@ -32,11 +32,11 @@ PATIENCE = timedelta(minutes=15)
 
 
 def percent(now: Decimal, before: Decimal) -> str:
-    """The change in words: `+12 %`; of nothing there is no percentage."""
+    """The change in words: `+12 %`; there is no percentage of nothing."""
     if now == before:
         return "unchanged"
     if not before:
-        return f"from 0 to {words(now)}"
+        return "was 0"
     share = (now - before) / before * 100
     return f"{share:+.0f} %" if abs(share) >= 1 else f"{share:+.1f} %"
 

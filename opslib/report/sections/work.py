@@ -153,11 +153,12 @@ def jobs(sources: Sources, period: Period) -> Section:
         rows = sources.rows("slots_between", since=period.since, until=period.until)
         section.charts.append(_strip(rows, period.since))
     with reading(section, "whether a job is overdue"):
-        for row in sources.rows("job_gauges"):
+        gauges = sources.rows("job_gauges")
+        if idle := [row["job"] for row in gauges if row["missing"]]:
+            section.notes.append(f"Not scheduled, as settings they need are not set: {', '.join(idle)}.")
+        for row in gauges:
             if row["overdue"]:
                 section.findings.append(Finding(Level.BROKEN, f"job {row['job']} is overdue"))
-            elif row["missing"]:
-                section.notes.append(f"{row['job']} is not scheduled: settings it needs are not set.")
     with reading(section, "runs that failed"), sources.ops.asking() as connection:
         failed = history.page(connection, Filter(state=State.FAILED, since=period.since, until=period.until), 20)
         columns = (
