@@ -158,4 +158,5 @@ SUBJECT = Subject(
     collectors="exporters.app:collectors",
     signals=signals.SIGNALS,
     alerts=signals.ALERTS,
+    board="overview",
 )

@@ -82,4 +82,5 @@ SUBJECT = Subject(
     collectors="exporters.flags:collectors",
     signals=signals.SIGNALS,
     alerts=signals.ALERTS,
+    board="audit",
 )

@@ -38,7 +38,7 @@ def rules(subject: Subject) -> str:
         burns = [alert.when for alert in subject.alerts if isinstance(alert.when, BurnRate)]
         records = [rule for objective in subject.objectives for rule in _records(objective, burns)]
         groups.append({"name": f"{subject.name}-objectives", "interval": "1m", "rules": records})
-    groups.append({"name": subject.name, "rules": [_alert(subject.name, alert) for alert in subject.alerts]})
+    groups.append({"name": subject.name, "rules": [_alert(subject, alert) for alert in subject.alerts]})
     return HEAD + yaml.safe_dump({"groups": groups}, sort_keys=False, width=1000, allow_unicode=True)
 
 
@@ -80,12 +80,16 @@ def _records(objective: Objective, burns: Sequence[BurnRate]) -> Iterator[dict[s
         yield {"record": f"slo:{objective.name}:error_ratio_{window(size)}", "expr": f"({errors}) / ({total} > 0)"}
 
 
-def _alert(subject: str, alert: Alert) -> dict[str, object]:
+def _alert(subject: Subject, alert: Alert) -> dict[str, object]:
     rule: dict[str, object] = {"alert": alert.name, "expr": condition(alert.when)}
     if alert.for_:
         rule["for"] = window(alert.for_)
     if alert.keep_firing_for:
         rule["keep_firing_for"] = window(alert.keep_firing_for)
-    rule["labels"] = {"severity": alert.severity.value, "subject": subject}
-    rule["annotations"] = {"summary": alert.summary, "runbook": f"runbooks/{alert.name}.md"}
+    rule["labels"] = {"severity": alert.severity.value, "subject": subject.name}
+    rule["annotations"] = {
+        "summary": alert.summary,
+        "runbook": f"runbooks/{alert.name}.md",
+        "board": f"d/bitloot-{subject.board or subject.name}",
+    }
     return rule
