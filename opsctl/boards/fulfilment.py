@@ -78,7 +78,7 @@ BOARD = Board(
                 ),
                 Panel(
                     title="Webhook outcomes (5m)",
-                    means="Webhooks of five minutes. Duplicates are repeats, invalid ones declined: only error is ours.",
+                    means="Webhooks of five minutes. Duplicates repeat, invalid ones are declined: only error is ours.",
                     unit=Unit.COUNT,
                     look=Look.BARS,
                     queries=(
@@ -146,7 +146,7 @@ BOARD = Board(
                 ),
                 Panel(
                     title="Email Failures (24h)",
-                    means="E-mails the application could not hand over within 24 hours: receipts and one-time codes, too.",
+                    means="E-mails the application could not hand over within 24 hours: receipts, one-time codes.",
                     unit=Unit.COUNT,
                     look=Look.STAT,
                     queries=(Prom("sum(increase(bitloot_email_fail_total[24h]))"),),

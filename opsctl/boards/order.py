@@ -8,7 +8,7 @@ from opslib.areas.records import PAGE
 
 ADDRESS = "/d/bitloot-order?var-order=${__value.raw}&${__url_time_range}"
 WHOLE = Given(str(PAGE))
-ORDER = Key("order")
+ORDER = Key("order", needed=True)
 
 ONE = sql.asking("order_one", order=ORDER)
 PAYMENTS = sql.asking("payments_newest", order=ORDER, limit=WHOLE)

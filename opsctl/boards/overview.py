@@ -23,7 +23,7 @@ def _lamp(title: str, means: str, expr: str) -> Panel:
 
 def _burning(objective: Objective) -> Prom:
     legend = " ".join((objective.name, *(f"{{{{{label}}}}}" for label in objective.by)))
-    return Prom(f"slo:{objective.name}:error_ratio_1h / {1 - objective.target:g}", legend)
+    return Prom(f"slo:{objective.name}:error_ratio_6h / {1 - objective.target:g}", legend)
 
 
 BOARD = Board(
@@ -118,8 +118,8 @@ BOARD = Board(
                 ),
                 Panel(
                     title="Error budgets burning",
-                    means="How many times faster than allowed each promise is broken, over an hour; above 1 for 30 days, "
-                    "it is broken for good.",
+                    means="How many times faster than allowed each promise is broken, over six hours; above 1, "
+                    "it will be broken by the end of the month.",
                     unit=Unit.COUNT,
                     look=Look.SERIES,
                     queries=tuple(_burning(one) for one in (*ledger.OBJECTIVES, *providers.OBJECTIVES)),

@@ -27,7 +27,6 @@ def _table(title: str, means: str, listing: str, text: str, **units: Unit) -> Pa
         empty="none in this span of time, with these filters",
         units=units,
         links=(STORY, RELATED),
-        hidden=("user_id",),
     )
 
 

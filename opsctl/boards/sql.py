@@ -45,9 +45,13 @@ class Key:
 
     An empty string is none of those, and would be refused before the empty filter could be folded away. Three literals
     on lines of their own are one, SQL says: `'{}'`, or `'{4711}'`, an array of whatever the column is.
+
+    Attributes:
+        needed: Empty is no "any" but nothing: of a board about one thing.
     """
 
     variable: str
+    needed: bool = False
 
     @property
     def literal(self) -> str:
@@ -82,7 +86,7 @@ def asking(query: str, **values: Value) -> str:
         if value is None:
             return ""
         condition = _filled(found["condition"], values)
-        if not isinstance(value, Given):
+        if not (isinstance(value, Given) or (isinstance(value, Key) and value.needed)):
             condition = f"({value.literal} = '' OR {condition})"
         return f"{found['before']}{condition}\n"
 
