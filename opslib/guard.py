@@ -17,12 +17,12 @@ import psycopg
 import structlog
 
 from opslib import audit
+from opslib.action import Action, Role, Severity
 from opslib.audit import Event, Outcome
 from opslib.errors import OpsError, RefusedError, SourceError
 from opslib.postgres import describe
 from opslib.redact import redact
 from opslib.settings import Settings
-from opslib.spec import Action, Role, Severity
 
 log = structlog.get_logger()
 

@@ -13,14 +13,16 @@ import os
 import socket
 from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from contextvars import ContextVar
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import psycopg
 from psycopg.conninfo import make_conninfo
 from psycopg.rows import DictRow, dict_row
-from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from opslib.errors import SourceError
+
+if TYPE_CHECKING:
+    from psycopg_pool import AsyncConnectionPool
 
 T = TypeVar("T")
 Connection = psycopg.AsyncConnection[DictRow]
@@ -98,6 +100,8 @@ class Database:
     def __init__(
         self, dsn: str, *, application_name: str, read_only: bool = False, size: int = 3, statement_timeout: float = 5
     ) -> None:
+        from psycopg_pool import AsyncConnectionPool  # noqa: PLC0415 - a command that connects once needs no pool
+
         self._read_only = read_only or only_reading()
         self._statement_timeout = statement_timeout
         self._slots = asyncio.Semaphore(size - 1)  # one connection stays free for the ping
@@ -146,6 +150,8 @@ class Database:
             return await self._rows(sql, params, seconds or self._statement_timeout + 1, binary=binary)
 
     async def _rows(self, sql: str, params: Params | None, seconds: float, *, binary: bool = False) -> list[DictRow]:
+        from psycopg_pool import PoolTimeout  # noqa: PLC0415 - as above
+
         try:
             async with self._pool.connection(timeout=min(seconds, CONNECT_TIMEOUT + 1)) as connection:
                 return await within(seconds, connection, _fetch(connection, sql, params, binary=binary))

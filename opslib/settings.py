@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr
 from pydantic import ValidationError as PydanticError
 
@@ -384,6 +383,8 @@ def _read_text(path: Path, what: str, errors: list[str]) -> str | None:
 
 def _read_yaml(path: str, errors: list[str]) -> tuple[dict[str, str], dict[str, str]]:
     """The file's names and values with `file:line` of each. Nodes, not objects: 0123 stays 0123, and no alias grows."""
+    import yaml  # noqa: PLC0415 - most have no such file
+
     given: dict[str, str] = {}
     places: dict[str, str] = {}
     text = _read_text(Path(path), "OPS_CONFIG (environment)", errors)

@@ -41,7 +41,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
 import click
 
 from opsctl.kinds import marked
-from opslib.spec import Action, Role, Severity
+from opslib.action import Action, Role, Severity
 
 if TYPE_CHECKING:
     from opslib.guard import Act

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from opsctl.actions import Role, Severity, action
 from opslib import audit_chain, audit_store
-from opslib.guard import Act
 from opslib.storage import Storage
+
+if TYPE_CHECKING:
+    from opslib.guard import Act  # brings structlog, which a command that only lists does not need
 
 
 @click.command("accept-restore")

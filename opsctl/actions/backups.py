@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import sys
 import time
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,8 +13,10 @@ from opsctl.actions import Role, Severity, action
 from opsctl.actions.jobs import here
 from opslib.areas import backup_reader, backups, pg_tools, restore
 from opslib.errors import JobError, RefusedError
-from opslib.guard import Act
 from opslib.storage import Storage
+
+if TYPE_CHECKING:
+    from opslib.guard import Act  # brings structlog, which a command that only lists does not need
 
 RUNBOOK = "RestoreDatabase"
 _TURN = 0.2  # seconds between two looks at the moving line

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,8 +16,10 @@ from opslib.areas import flag_sync
 from opslib.areas.flag_plan import Verdict, active, word
 from opslib.areas.flag_sync import Known
 from opslib.errors import NotFoundError, RefusedError
-from opslib.guard import Act
 from opslib.session import Connection, session
+
+if TYPE_CHECKING:
+    from opslib.guard import Act  # brings structlog, which a command that only lists does not need
 
 RUNBOOK = "Flags"
 EVENT = "OPS_FLAG_ACTION"

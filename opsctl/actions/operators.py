@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import secrets
+from typing import TYPE_CHECKING
 
 import click
 import psycopg
 
 from opsctl.actions import Role, Severity, action
 from opslib.errors import NotFoundError, OpsError
-from opslib.guard import Act
 from opslib.postgres import describe
+
+if TYPE_CHECKING:
+    from opslib.guard import Act  # brings structlog, which a command that only lists does not need
 
 PASSWORD_BYTES = 24
 

@@ -10,7 +10,7 @@ import click
 
 from opsctl.actions import Role, Severity, Terminal
 from opsctl.kinds import marked
-from opslib.spec import Action
+from opslib.action import Action
 
 UNMASK = Action(
     name="records.unmask",

@@ -9,7 +9,7 @@ import click
 
 from opsctl.kinds import kind_of
 from opsctl.render.markdown import GENERATED, table
-from opslib.spec import Action
+from opslib.action import Action
 
 INTRODUCTION = """\
 `opsctl COMMAND --help` says the same. A command changes nothing unless this page says which role it takes; each of

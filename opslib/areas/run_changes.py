@@ -14,15 +14,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import psycopg
-import structlog
 from psycopg.rows import DictRow, dict_row
 
 from opslib.areas.queries import NAMED
 from opslib.areas.runs import CHANNEL, State
 from opslib.errors import SourceError
 from opslib.postgres import CONNECT_TIMEOUT, Database, conninfo, explain, within
-
-log = structlog.get_logger()
 
 Row = dict[str, Any]
 

@@ -11,8 +11,8 @@ import pytest
 from opsctl import catalog, kinds
 from opsctl.cli import cli
 from opslib import postgres
+from opslib.action import Action, Severity
 from opslib.contract import session
-from opslib.spec import Action, Severity
 
 LEAVES = dict(kinds.leaves(cli, "opsctl"))
 ACTIONS = {words: kind for words, leaf in LEAVES.items() if isinstance(kind := kinds.kind_of(leaf), Action)}
