@@ -34,7 +34,8 @@ from tests.acceptance.exporter import Exporter
 
 PLANTED = {name: f"{name.lower()}{uuid.uuid4().hex}" for name in (
     "DATABASE", "REDIS", "NOWPAYMENTS", "KINGUIN", "APP_URL", "SENTRY", "TOKEN", "R2_ID", "R2_KEY", "ADMIN",
-    "OPS", "PROMETHEUS", "ANSWER", "PAGE", "JOB", "FAILURE", "PAYLOAD", "RESULT", "ERROR",
+    "OPS", "PROMETHEUS", "REPLICA_ID", "REPLICA_KEY", "BACKUP", "RESTORE", "DRILL", "AGE",
+    "ANSWER", "PAGE", "JOB", "FAILURE", "PAYLOAD", "RESULT", "ERROR",
 )}  # fmt: skip
 EMAIL = "customer.with.a.long.name@example.com"
 
@@ -105,6 +106,12 @@ def settings(evil: str, database: str, redis: RedisServer) -> dict[str, str]:
         "PROMETHEUS_URL": f"http://user:{PLANTED['PROMETHEUS']}@{evil}",
         "R2_ACCESS_KEY_ID": PLANTED["R2_ID"],
         "R2_SECRET_ACCESS_KEY": PLANTED["R2_KEY"],
+        "REPLICA_ACCESS_KEY_ID": PLANTED["REPLICA_ID"],
+        "REPLICA_SECRET_ACCESS_KEY": PLANTED["REPLICA_KEY"],
+        "BACKUP_DATABASE_URL": make_conninfo(database, password=PLANTED["BACKUP"]),
+        "RESTORE_DATABASE_URL": make_conninfo(database, password=PLANTED["RESTORE"]),
+        "RESTORE_DRILL_DATABASE_URL": make_conninfo(database, password=PLANTED["DRILL"]),
+        "BACKUP_AGE_IDENTITY": PLANTED["AGE"],
         "SENTRY_DSN": f"http://{PLANTED['SENTRY']}@{evil}/1",
         "OPS_METRICS_TOKEN": PLANTED["TOKEN"],
         "OPS_LEDGER_REFRESH_SECONDS": "1",
