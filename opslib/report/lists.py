@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import quote
 
 from opslib.areas import history, records
 from opslib.areas.history import Filter
@@ -105,8 +104,8 @@ class Library:
     def __post_init__(self) -> None:
         for every, *_ in self.lists:
             for number in range(1, every.count + 1):
-                for row in every.page(number):
-                    href = f"{every.file(number)}#{quote(anchor(every.of, row))}"
+                for place, row in enumerate(every.page(number), 1):
+                    href = f"{every.file(number)}#{anchor(every.of, place)}"
                     self._place.setdefault((every.of.name, str(row[every.of.id])), href)
                     if every.of.name in ABOUT and row.get("order_id") is not None:
                         key = (every.of.name, str(row["order_id"]))
@@ -116,8 +115,8 @@ class Library:
     def table(self, pages: Pages, number: int) -> Table:
         """One page of a list, linked."""
         rows = [
-            TableRow([self._cell(pages.of, column, row) for column in pages.of.columns], anchor(pages.of, row))
-            for row in pages.page(number)
+            TableRow([self._cell(pages.of, column, row) for column in pages.of.columns], anchor(pages.of, place))
+            for place, row in enumerate(pages.page(number), 1)
         ]
         name = pages.of.title if pages.filter is None else f"{pages.of.title}, {pages.filter}"
         return Table(f"{name}, page {number} of {pages.count}", pages.of.columns, rows, "None.")
@@ -140,13 +139,13 @@ ABOUT = {"payments": "payments", "webhooks": "events", "reservations": "reservat
 """Lists that say which order a row is about, and how an order names them."""
 
 
-def anchor(of: Listed, row: Row) -> str:
-    """Where on its page a row is."""
-    return f"{of.name}-{_plain(str(row[of.id]))}"
+def anchor(of: Listed, place: int) -> str:
+    """Where on its page the row of that place is. Not by its id: what others call their things may come twice."""
+    return f"{of.name}-{place}"
 
 
 def _plain(text: str) -> str:
-    """Text as a part of a file's name or an anchor: letters, digits, `-` and `_`, anything else as its code."""
+    """Text as a part of a file's name: letters, digits, `-` and `_`, anything else as its code."""
     return "".join(c if c.isascii() and (c.isalnum() or c in "-_") else f".{ord(c):x}" for c in text)[:80]
 
 
@@ -315,7 +314,7 @@ LISTS: Sequence[Listed] = (
         "backups",
         "Backups",
         _columns(
-            *("key", "at", "size", "state", "verified_at", "drilled_at", "drill_seconds", "error"),
+            *("key", "written", "size", "state", "verified_at", "drilled_at", "drill_seconds", "error"),
             state="state",
             numbers=("size", "drill_seconds"),
         ),

@@ -208,5 +208,6 @@ def reconciliation(sources: Sources) -> Section:
         Column("age", "Oldest", number=True),
         Column("value", "Value, EUR", number=True),
     )
-    section.tables.append(table("Reconciliation", columns, rows))
+    if rows:
+        section.tables.append(table("Reconciliation", columns, rows))
     return section

@@ -34,7 +34,8 @@ def listing(sources: Sources) -> list[dict[str, Any]]:
         rows.append(
             {
                 "key": each.key,
-                "at": each.written,
+                "at": each.at,
+                "written": each.written,
                 "size": each.stored.size,
                 "state": state,
                 "verified_at": verified and verified["checked_at"],
@@ -56,7 +57,7 @@ def backup_section(sources: Sources, period: Period) -> Section:
             section.findings.append(Finding(Level.BROKEN, "there is no backup"))
         else:
             newest, proven = rows[0], next((row for row in rows if row["state"] == "verified"), None)
-            age = sources.generated - every[0]["at"]
+            age = sources.generated - every[0]["written"]
             section.lead = f"Newest of the day: {newest['key']}, {newest['size']:,} bytes, {newest['state']}."
             limit = _max_age(sources)
             if limit is not None and age > limit:
