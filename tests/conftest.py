@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import logging
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +23,7 @@ from uuid import uuid4
 
 import psycopg
 import pytest
+import structlog
 from moto.server import ThreadedMotoServer
 from pydantic import SecretStr
 
@@ -32,7 +34,7 @@ from demo.processes import private_directory
 from demo.reaper import Reaper
 from demo.redis import RedisServer
 from demo.s3 import s3_server
-from opslib import redact
+from opslib import log, redact
 from opslib.contract import contract, migrate
 from opslib.storage import Place, Storage
 from tests.service.strict_s3 import strict_s3
@@ -54,6 +56,15 @@ def _forgotten_secrets() -> Iterator[None]:
     known = redact._known
     yield
     redact._known = known
+
+
+@pytest.fixture(autouse=True)
+def _forgotten_log() -> Iterator[None]:
+    """A log that one test set up is not the next one's."""
+    yield
+    root = logging.getLogger()
+    root.handlers[:] = [each for each in root.handlers if not isinstance(each, log._Bridge)]
+    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")

@@ -375,7 +375,7 @@ def test_killed_at_any_moment(app: psycopg.Connection[Any], bucket: Storage, env
         assert child.stdout
         assert child.stdout.readline() == b"ready\n"
         try:
-            child.wait(timeout=chance.uniform(0.02, 0.6) if kills < 12 else 60)
+            child.wait(timeout=chance.uniform(0.02, 0.4) if kills < 12 else 60)
         except subprocess.TimeoutExpired:
             child.send_signal(signal.SIGKILL)
             child.wait()
@@ -387,7 +387,7 @@ def test_killed_at_any_moment(app: psycopg.Connection[Any], bucket: Storage, env
         if child.returncode == 0 and not here:
             break
         time.sleep(0.01)
-    assert kills >= 5
+    assert kills >= 3
     assert archived(bucket).keys() == before.keys()
     for days in (33, 38, 44):
         assert sum(facts(app, ago(days)).values()) == 400
