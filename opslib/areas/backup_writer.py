@@ -72,29 +72,28 @@ def write(settings: Settings, storage: Storage, turn: Turn, *, now: datetime, ru
     recipients = age.recipients(settings.backup_age_recipients) if settings.backup_age_recipients else None
     source = _inspect(dsn)
     tools = pg_tools.choose(source.major, settings)
-    for abandoned in storage.pending(backups.PREFIX):  # it is our turn, so whoever began it is gone
-        storage.abort(abandoned)
-    key = _free_key(storage, now, encrypted=recipients is not None)
     counter, gzip, started = RowCounter(), Gzip(), time.monotonic()
-    with (
-        storage.upload(key, content_type="application/gzip", expected=source.size) as upload,
-        Dump(tools, pg_tools.environment(dsn, application_name="opsctl backup-database")) as dump,
-    ):
+    with Dump(tools, pg_tools.environment(dsn, application_name="opsctl backup-database")) as dump:
+        # pg_dump reads the catalog meanwhile; of its output no more than a pipe is full before somebody reads it.
+        for abandoned in storage.pending(backups.PREFIX):  # it is our turn, so whoever began it is gone
+            storage.abort(abandoned)
+        key = _free_key(storage, now, encrypted=recipients is not None)
+        with storage.upload(key, content_type="application/gzip", expected=source.size) as upload:
 
-        def blocks() -> Iterator[bytes]:
-            yield _roles(source.roles)
-            for block in dump.blocks():
-                counter.feed(block)
-                progress(gzip.size, source.size)
-                yield block
+            def blocks() -> Iterator[bytes]:
+                yield _roles(source.roles)
+                for block in dump.blocks():
+                    counter.feed(block)
+                    progress(gzip.size, source.size)
+                    yield block
 
-        stream = gzip.compress(blocks())
-        for chunk in stream if recipients is None else age.encrypt(stream, recipients):
-            upload.write(chunk)
-        if not counter.complete:
-            raise JobError("pg_dump exited with 0, but its last line is missing; nothing was kept")
-        turn.holds()
-        upload.commit()
+            stream = gzip.compress(blocks())
+            for chunk in stream if recipients is None else age.encrypt(stream, recipients):
+                upload.write(chunk)
+            if not counter.complete:
+                raise JobError("pg_dump exited with 0, but its last line is missing; nothing was kept")
+            turn.holds()
+            upload.commit()
     stored = storage.head(key)
     if stored is None or stored.size != upload.size:
         raise JobError(f"{key} is not in bucket {storage.bucket} as it was sent; the backup has no manifest")

@@ -14,6 +14,7 @@ import subprocess
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from io import BytesIO
 from struct import Struct
 from tempfile import TemporaryFile
 from types import MappingProxyType
@@ -32,6 +33,8 @@ LEVEL = 1  # isal's level 1 is as small as gzip -6 on rows, at a tenth of the CP
 LOCK_WAIT = "60s"
 """How long pg_dump waits for a table somebody alters; everybody else would queue up behind it."""
 STOP_SECONDS = 10
+WIDE_BYTES = 256
+"""A row of this many bytes or more is found sooner by cutting the block into lines than by looking at every byte."""
 
 Table = tuple[str, str]
 """Schema and name, as they are (not quoted)."""
@@ -44,6 +47,7 @@ class RowCounter:
     """
 
     _END = b"\n\\.\n\n\n"
+    _END_LINE = b"\\.\n"
     _HEAD = b"\n-- Data for Name: "
     _COPY = re.compile(
         rb"\n-- Data for Name: [^\n]*\n--\n\n(?:"
@@ -59,6 +63,7 @@ class RowCounter:
         self._table: Table | None = None
         self._rest = b"\n"
         self._last = b""
+        self._wide = False  # were the rows of the last block?
 
     @property
     def tables(self) -> Mapping[Table, int]:
@@ -83,16 +88,34 @@ class RowCounter:
         self._rest = data[at:]
 
     def _goes_on(self, table: Table, block: bytes) -> bool:
-        """The common case without a copy: does all of this block belong to the table? Then it is counted.
-
-        rfind, because it is three times as fast as find on rows.
-        """
+        """The common case: does all of this block belong to the table? Then it is counted."""
         held = len(self._END) - 1
-        if len(block) < held or block.rfind(self._END) >= 0 or (self._rest + block[:held]).find(self._END) >= 0:
+        if len(block) < held or (self._rest + block[:held]).find(self._END) >= 0:
             return False
-        self._rows[table] += self._rest.count(b"\n") + block.count(b"\n", 0, len(block) - held)
+        breaks = self._breaks(block)
+        if breaks is None:
+            return False
+        self._rows[table] += self._rest.count(b"\n") + breaks - block.count(b"\n", len(block) - held)
         self._rest = block[-held:]
         return True
+
+    def _breaks(self, block: bytes) -> int | None:
+        """Line breaks in it; None if data may end in it.
+
+        Every byte of a database goes through here, so the quickest of what Python has is taken: memchr from line to
+        line, unless rows are so short that making the lines costs more. rfind is three times as fast as find on rows.
+        """
+        if self._wide:
+            lines = BytesIO(block).readlines()
+            if self._END_LINE in lines:
+                return None
+            breaks = len(lines) - (not block.endswith(b"\n"))
+        elif block.rfind(self._END) >= 0:
+            return None
+        else:
+            breaks = block.count(b"\n")
+        self._wide = breaks * WIDE_BYTES < len(block)
+        return breaks
 
     def _in_data(self, data: bytes, at: int) -> int:
         assert self._table is not None  # noqa: S101 - asked before
