@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import logging
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
