@@ -27,9 +27,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1, help="of the traffic's chance")
     options = parser.parse_args()
     console = Console()
-    # A polite kill is a Ctrl-C: the same way out, which leaves nothing behind.
-    for polite in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(polite, lambda *_: signal.raise_signal(signal.SIGINT))
+    _leave_politely()
     try:
         console.print("starting PostgreSQL 18, Redis 6.2 and S3")
         with stack() as servers:
@@ -43,6 +41,15 @@ def main() -> int:
         console.print(f"[red]the demo cannot go on:[/] {exc}", markup=True, highlight=False)
         return 1
     return 0
+
+
+def _leave_politely() -> None:
+    """A polite kill is a Ctrl-C: the same way out, which leaves nothing behind."""
+    # A script's shell starts what it puts into the background with SIGINT ignored; asyncio then never listens to it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for polite in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(polite) is not signal.SIG_IGN:  # as nohup leaves SIGHUP
+            signal.signal(polite, lambda *_: signal.raise_signal(signal.SIGINT))
 
 
 async def _run(servers: Stack, console: Console, *, seed: int) -> None:

@@ -20,9 +20,12 @@ ROOT = Path(__file__).parents[2]
 
 
 @contextmanager
-def _demo(temporary: str, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], Path]]:
-    """A demo whose every temporary file lies in `temporary`, and what it prints."""
+def _demo(
+    temporary: str, *arguments: str, ignoring: signal.Signals | None = None
+) -> Iterator[tuple[subprocess.Popen[str], Path]]:
+    """A demo whose every temporary file lies in `temporary`, and what it prints; `ignoring` as its shell left it."""
     printed = Path(temporary) / "printed"
+    before = None if ignoring is None else signal.signal(ignoring, signal.SIG_IGN)
     with printed.open("w") as out:
         process = subprocess.Popen(
             [sys.executable, "-m", "demo", *arguments],
@@ -33,6 +36,8 @@ def _demo(temporary: str, *arguments: str) -> Iterator[tuple[subprocess.Popen[st
             env={**os.environ, "TMPDIR": temporary},
             start_new_session=True,
         )
+    if ignoring is not None:
+        signal.signal(ignoring, before)
     try:
         yield process, printed
     finally:
@@ -40,10 +45,21 @@ def _demo(temporary: str, *arguments: str) -> Iterator[tuple[subprocess.Popen[st
         process.wait()
 
 
-@pytest.mark.parametrize("goodbye", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_nothing_is_left_behind(goodbye: signal.Signals) -> None:
+@pytest.mark.parametrize(
+    ("goodbye", "ignoring"),
+    [
+        (signal.SIGINT, None),
+        (signal.SIGTERM, None),
+        (signal.SIGTERM, signal.SIGINT),  # `python -m demo &` in a script
+        (signal.SIGKILL, None),
+    ],
+)
+def test_nothing_is_left_behind(goodbye: signal.Signals, ignoring: signal.Signals | None) -> None:
     """After Ctrl-C, SIGTERM and even SIGKILL no process and no file of the demo remains."""
-    with tempfile.TemporaryDirectory(prefix="t-") as temporary, _demo(temporary) as (process, printed):
+    with (
+        tempfile.TemporaryDirectory(prefix="t-") as temporary,
+        _demo(temporary, ignoring=ignoring) as (process, printed),
+    ):
         Path(temporary).chmod(0o711)
         wait_until(
             lambda: "jobs " in printed.read_text() or process.poll() is not None, 60, "the first line of numbers"
