@@ -53,5 +53,13 @@ def ansible(subjects: Sequence[Subject], jobs: Mapping[str, Job], listen: str) -
     )
 
 
+class _Indented(yaml.SafeDumper):
+    """Lists stand deeper than their key, as ansible-lint wants them."""
+
+    def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:  # noqa: FBT001, FBT002 - yaml's
+        del indentless
+        super().increase_indent(flow, indentless=False)
+
+
 def _yaml(content: dict[str, Any]) -> str:
-    return HEAD + yaml.safe_dump(content, sort_keys=False, width=1000)
+    return HEAD + yaml.dump(content, Dumper=_Indented, sort_keys=False, width=1000)
