@@ -71,6 +71,7 @@ class Command:
 
 
 COMMANDS: dict[str, Command] = {
+    "alertmanager": Command("opsctl.commands.alertmanager:alertmanager", "Alertmanager's configuration."),
     "app-audit": Command("opsctl.commands.records:app_audit", "What the application's own admins did."),
     "audit": Command("opsctl.commands.audit:group", "What was done and refused, and the proof of it."),
     "backups": Command("opsctl.commands.backups:backups", "Backups: list, prove, drill, restore."),

@@ -71,7 +71,7 @@ def test_a_wrong_command_would_be_noticed() -> None:
     for line in (
         "opsctl ordres list",
         "opsctl orders list --stauts paid",
-        "opsctl orders show",
+        "opsctl orders show --json",
         "opsctl flags set a no",
     ):
         with pytest.raises(click.UsageError):

@@ -1,0 +1,77 @@
+"""`opsctl alertmanager`: what Alertmanager loads, from the routes written by hand and the settings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from opsctl.kinds import reads
+from opsctl.render.alertmanager import SITE, Site, configuration, links
+from opslib import settings
+from opslib.errors import ConfigError
+from opslib.settings import Settings
+
+_HERE = Path(__file__).parents[1]
+FOLDERS = (_HERE.parent / "alertmanager", _HERE / "alertmanager")
+"""Where the routes are: in a checkout; in an installed wheel."""
+
+
+@click.group()
+def alertmanager() -> None:
+    """Alertmanager's configuration."""
+
+
+@alertmanager.command()
+@click.argument("directory", type=click.Path(file_okay=False, path_type=Path))
+@reads
+def render(directory: Path) -> None:
+    """Write alertmanager.yml and its templates into DIRECTORY: the routes, and whom the settings ALERT_… name.
+
+    Passwords and keys stay in the files the settings point to, which Alertmanager reads for itself. Then
+    `amtool check-config DIRECTORY/alertmanager.yml`, and have Alertmanager reload.
+    """
+    site = site_of(settings.load())
+    source = next(folder for folder in FOLDERS if folder.is_dir())
+    templates = {path.name: path.read_text("utf-8") for path in sorted((source / "templates").glob("*.tmpl"))}
+    templates[SITE] = links(site)
+    (directory / "templates").mkdir(parents=True, exist_ok=True)
+    for name, text in templates.items():
+        (directory / "templates" / name).write_text(text, "utf-8")
+    written = (source / "alertmanager.yml").read_text("utf-8")
+    (directory / "alertmanager.yml").write_text(configuration(written, site), "utf-8")
+    click.echo(f"wrote {directory / 'alertmanager.yml'} and {len(templates)} templates")
+
+
+def site_of(config: Settings) -> Site:
+    """The site the settings describe.
+
+    Raises:
+        ConfigError: Nobody would be told of a page; or a way lacks a part.
+    """
+    site = Site(
+        webhook_url=config.alert_webhook_url,
+        webhook_token_file=config.alert_webhook_token_file,
+        heartbeat_url=config.alert_heartbeat_url,
+        email_to=config.alert_email_to,
+        email_from=config.alert_email_from,
+        smtp=config.alert_smtp,
+        smtp_user=config.alert_smtp_user,
+        smtp_password_file=config.alert_smtp_password_file,
+        slack_url_file=config.alert_slack_url_file,
+        slack_channel=config.alert_slack_channel,
+        pagerduty_key_file=config.alert_pagerduty_key_file,
+        runbooks=config.alert_runbook_url,
+        grafana=config.grafana_url,
+        on_call=config.alert_on_call,
+    )
+    if site.email_to and not (site.smtp and site.email_from):
+        raise ConfigError("ALERT_EMAIL_TO needs ALERT_SMTP and ALERT_EMAIL_FROM: set them, or none of the three")
+    if site.slack_url_file and not site.slack_channel:
+        raise ConfigError("ALERT_SLACK_URL_FILE needs ALERT_SLACK_CHANNEL: #ops, for one")
+    if not site.ways("page"):
+        raise ConfigError(
+            "nobody would be told: set ALERT_WEBHOOK_URL, ALERT_EMAIL_TO, ALERT_SLACK_URL_FILE or "
+            "ALERT_PAGERDUTY_KEY_FILE"
+        )
+    return site
