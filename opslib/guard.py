@@ -246,11 +246,12 @@ class Act:
 
     def _failed(self, event: Event, intent: int, started: float, why: BaseException) -> None:
         """Write it down on a connection of its own; where that fails, the open intent tells the same."""
+        outcome = Outcome.REFUSED if isinstance(why, RefusedError) else Outcome.FAILED
         text = str(why) if isinstance(why, OpsError) else f"{type(why).__name__}: {why}"
         if isinstance(why, psycopg.Error):
             text = describe(why)
         with contextlib.suppress(OpsError), audit.connect(self._dsn) as connection:
-            audit.append(connection, event, Outcome.FAILED, error=text, intent=intent, milliseconds=_since(started))
+            audit.append(connection, event, outcome, error=text, intent=intent, milliseconds=_since(started))
 
 
 def _since(started: float) -> float:

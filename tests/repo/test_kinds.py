@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import click
 import psycopg
@@ -14,6 +15,7 @@ from opslib import postgres
 from opslib.action import Action, Severity
 from opslib.contract import session
 
+ROOT = Path(__file__).parents[2]
 LEAVES = dict(kinds.leaves(cli, "opsctl"))
 ACTIONS = {words: kind for words, leaf in LEAVES.items() if isinstance(kind := kinds.kind_of(leaf), Action)}
 DEPLOYS = {
@@ -47,7 +49,7 @@ def test_every_action_is_whole(words: str) -> None:
     assert re.fullmatch(r"[a-z-]+\.[a-z-]+", action.name), action.name
     assert re.fullmatch(r"OPS_[A-Z_]+", action.event), action.event
     assert action.touches
-    assert action.runbook
+    assert (ROOT / "runbooks" / f"{action.runbook}.md").is_file(), f"{action.name}: no runbooks/{action.runbook}.md"
     options = {option for parameter in command.params for option in parameter.opts}
     assert {"--reason", "--dry-run"} <= options
     assert ("--yes" in options) == (action.severity is Severity.RISKY)
