@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 import psycopg
+import structlog
 
 from opslib import build
 from opslib.areas import age, backups, pg_tools
@@ -68,7 +69,8 @@ def write(settings: Settings, storage: Storage, turn: Turn, *, now: datetime, ru
         SourceError: The database or the bucket failed.
     """
     assert settings.backup_dsn is not None  # noqa: S101 - the job needs it
-    dsn = settings.backup_dsn.get_secret_value()
+    assert settings.ops_dsn is not None  # noqa: S101 - as before
+    dsn, ops = settings.backup_dsn.get_secret_value(), settings.ops_dsn.get_secret_value()
     recipients = age.recipients(settings.backup_age_recipients) if settings.backup_age_recipients else None
     source = _inspect(dsn)
     tools = pg_tools.choose(source.major, settings)
@@ -77,6 +79,8 @@ def write(settings: Settings, storage: Storage, turn: Turn, *, now: datetime, ru
         # pg_dump reads the catalog meanwhile; of its output no more than a pipe is full before somebody reads it.
         for abandoned in storage.pending(backups.PREFIX):  # it is our turn, so whoever began it is gone
             storage.abort(abandoned)
+        for left in backups.finish(ops, storage):
+            structlog.get_logger().warning("backup.finished_late", key=left)
         key = _free_key(storage, now, encrypted=recipients is not None)
         with storage.upload(key, content_type="application/gzip", expected=source.size) as upload:
 
@@ -92,31 +96,30 @@ def write(settings: Settings, storage: Storage, turn: Turn, *, now: datetime, ru
                 upload.write(chunk)
             if not counter.complete:
                 raise JobError("pg_dump exited with 0, but its last line is missing; nothing was kept")
+            manifest = Manifest(
+                key=key,
+                sha256=upload.sha256,
+                size=upload.size,
+                dump_size=gzip.size,
+                started=now,
+                seconds=round(time.monotonic() - started, 3),
+                database=source.database,
+                encoding=source.encoding,
+                server_version=source.version,
+                client_version=tools.version,
+                encryption="age" if recipients is not None else None,
+                tables=tuple(
+                    TableRows(schema_name=schema, name=name, rows=rows)
+                    for (schema, name), rows in sorted(counter.tables.items())
+                ),
+                ops_version=build.version(),
+                run=run,
+            )
+            backups.begin(ops, manifest)  # from here on the next run could finish what this one does not
             turn.holds()
             upload.commit()
-    stored = storage.head(key)
-    if stored is None or stored.size != upload.size:
+    if key not in backups.finish(ops, storage):
         raise JobError(f"{key} is not in bucket {storage.bucket} as it was sent; the backup has no manifest")
-    manifest = Manifest(
-        key=key,
-        sha256=upload.sha256,
-        size=upload.size,
-        dump_size=gzip.size,
-        started=now,
-        seconds=round(time.monotonic() - started, 3),
-        database=source.database,
-        encoding=source.encoding,
-        server_version=source.version,
-        client_version=tools.version,
-        encryption="age" if recipients is not None else None,
-        tables=tuple(
-            TableRows(schema_name=schema, name=name, rows=rows)
-            for (schema, name), rows in sorted(counter.tables.items())
-        ),
-        ops_version=build.version(),
-        run=run,
-    )
-    storage.put(key + backups.MANIFEST, manifest.dumps(), content_type="application/json", overwrite=False)
     return manifest
 
 

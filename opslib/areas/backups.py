@@ -200,6 +200,39 @@ def manifest(storage: Storage, backup: Backup) -> Manifest:
     return found
 
 
+def begin(dsn: str, manifest: Manifest) -> None:
+    """Keep the manifest of an object that is about to be made, until `finish`.
+
+    Raises:
+        SourceError: It could not be written; the object must not be made.
+    """
+    with session(dsn, "backups") as connection:
+        connection.execute(
+            "SELECT ops.backup_begun(%s, %s, %s)", (manifest.key, manifest.size, manifest.dumps().decode())
+        )
+
+
+def finish(dsn: str, storage: Storage) -> tuple[str, ...]:
+    """Put every kept manifest beside its object, where that came to be; the keys it was missing from.
+
+    Only for whoever has the turn: of a run still at work the object may be there in a moment.
+
+    Raises:
+        SourceError: Our own records, or the bucket, could not be asked; what is kept stays kept.
+    """
+    late = []
+    with session(dsn, "backups") as connection:
+        for row in connection.execute(NAMED["backup_unfinished"].sql).fetchall():
+            key = row["key"]
+            stored = storage.head(key)
+            if stored is not None and stored.size == row["bytes"] and storage.head(key + MANIFEST) is None:
+                text = row["manifest"].encode()
+                storage.put(key + MANIFEST, text, content_type="application/json", overwrite=False)
+                late.append(key)
+            connection.execute("SELECT ops.backup_finished(%s)", (key,))
+    return tuple(late)
+
+
 class Kind(StrEnum):
     """How a backup was checked."""
 

@@ -61,6 +61,7 @@ JOB_TABLES = frozenset(
         "flag_syncs",
         "weekly_summaries",
         "backup_checks",
+        "backup_unfinished",
     }
 )
 """Tables of schema `ops` a job reads."""
@@ -112,6 +113,8 @@ FUNCTIONS: Mapping[str, frozenset[str]] = MappingProxyType(
                 "ops.audit_append",
                 "ops.operator_role",
                 "ops.backup_checked",
+                "ops.backup_begun",
+                "ops.backup_finished",
                 "ops.balance_snapshot",
                 "ops.balances_prune",
                 "ops.flag_applied",

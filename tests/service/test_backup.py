@@ -299,7 +299,7 @@ def test_complete_refused(stage: Stage) -> None:
 
 
 def test_manifest_not_written(stage: Stage) -> None:
-    """The object is there, its manifest is not: no success, and nobody takes it for proven."""
+    """The object is there, its manifest is not: no success, nobody takes it for proven; the next run finishes it."""
     stage.proxy.rule = lambda method, target: 503 if method == "PUT" and ".json" in target else None
     with pytest.raises(StorageError):
         stage.backup()
@@ -308,8 +308,49 @@ def test_manifest_not_written(stage: Stage) -> None:
         stage.verify()
     with pytest.raises(JobError, match="has no manifest"):
         stage.drill()
+    stage.proven_after(1)
+    first, second = backups.listing(stage.storage)
+    assert first.key != second.key
+    assert _unfinished(stage) == 0
+
+
+def test_store_gone_after_complete(stage: Stage) -> None:
+    """The store completes and answers nothing from then on: no success; the next run finds a whole backup there."""
+    gone: list[bool] = []
+
+    def lose(method: str, target: str) -> str | int | None:
+        if method == "POST" and "uploadId" in target and not gone:
+            gone.append(True)
+            return "lost"
+        return 503 if gone else None
+
+    stage.proxy.rule = lose
+    with pytest.raises(StorageError):
+        stage.backup()
+    assert [one.has_manifest for one in backups.listing(stage.storage)] == [False]
+    stage.proven_after(1)
+    assert _unfinished(stage) == 0
+
+
+def test_kept_manifest_of_another_object(stage: Stage) -> None:
+    """A manifest kept for an object of another size vouches for nothing; one that is there is not overwritten."""
     made = stage.backup()
-    assert stage.verify().verified == [made.key]
+    manifest = backups.manifest(stage.storage, backups.one(stage.storage))
+    other = f"{backups.PREFIX}2020-01-01.sql.gz"
+    stage.storage.put(other, b"something")
+    backups.begin(stage.environment["DATABASE_URL"], manifest.model_copy(update={"run": 8}))
+    backups.begin(stage.environment["DATABASE_URL"], manifest.model_copy(update={"key": other}))
+    assert _unfinished(stage) == 2
+    stage.backup()
+    found = {one.key: one.has_manifest for one in backups.listing(stage.storage)}
+    assert (found[other], found[made.key], len(found)) == (False, True, 3)
+    assert backups.manifest(stage.storage, backups.one(stage.storage, made.key)) == manifest
+    assert _unfinished(stage) == 0
+
+
+def _unfinished(stage: Stage) -> int:
+    with psycopg.connect(stage.environment["DATABASE_URL"]) as connection:
+        return len(connection.execute("SELECT FROM ops.backup_unfinished").fetchall())
 
 
 def test_wrong_password(stage: Stage, own_postgres: PostgresServer) -> None:

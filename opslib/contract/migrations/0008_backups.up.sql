@@ -28,8 +28,34 @@ LANGUAGE sql SECURITY DEFINER SET search_path = ops, pg_temp AS $$
 $$;
 COMMENT ON FUNCTION ops.backup_checked IS 'Remember what became of one check of one backup.';
 
+-- The manifest of a backup whose object is about to be made. It is here until it lies beside the object, so that a run
+-- that ends in between leaves nothing no manifest describes: the next one puts it there. One row at most, mostly none.
+CREATE TABLE ops.backup_unfinished (
+    key      text PRIMARY KEY CHECK (length(key) <= 1000),
+    bytes    bigint NOT NULL,
+    manifest text NOT NULL,
+    begun_at timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+COMMENT ON TABLE ops.backup_unfinished IS 'Manifests that are not in the bucket yet; the next run of backup-database puts them there.';
+
+CREATE FUNCTION ops.backup_begun(p_key text, p_bytes bigint, p_manifest text) RETURNS void
+LANGUAGE sql SECURITY DEFINER SET search_path = ops, pg_temp AS $$
+    INSERT INTO backup_unfinished (key, bytes, manifest) VALUES (p_key, p_bytes, p_manifest)
+    ON CONFLICT (key) DO UPDATE SET bytes = excluded.bytes, manifest = excluded.manifest, begun_at = excluded.begun_at;
+$$;
+COMMENT ON FUNCTION ops.backup_begun IS 'Keep the manifest of a backup until it is in the bucket.';
+
+CREATE FUNCTION ops.backup_finished(p_key text) RETURNS void
+LANGUAGE sql SECURITY DEFINER SET search_path = ops, pg_temp AS $$
+    DELETE FROM backup_unfinished WHERE key = p_key;
+$$;
+COMMENT ON FUNCTION ops.backup_finished IS 'Its manifest is in the bucket, or its object never came to be.';
+
 REVOKE ALL ON FUNCTION
-    ops.backup_checked(text, text, boolean, text, bigint, double precision, text, bigint) FROM PUBLIC;
+    ops.backup_checked(text, text, boolean, text, bigint, double precision, text, bigint),
+    ops.backup_begun(text, bigint, text), ops.backup_finished(text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION
-    ops.backup_checked(text, text, boolean, text, bigint, double precision, text, bigint) TO ops_jobs, ops_staff;
+    ops.backup_checked(text, text, boolean, text, bigint, double precision, text, bigint),
+    ops.backup_begun(text, bigint, text), ops.backup_finished(text) TO ops_jobs, ops_staff;
 GRANT SELECT ON ops.backup_checks TO ops_exporter, ops_staff, ops_jobs;
+GRANT SELECT ON ops.backup_unfinished TO ops_staff, ops_jobs;
