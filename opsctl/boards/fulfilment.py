@@ -31,7 +31,7 @@ def _depth(title: str, metric: str, means: str, *steps: tuple[float, Colour]) ->
         look=Look.GAUGE,
         queries=(Prom(f"sum by (queue) ({metric}{{{CHOSEN}}})", "{{queue}}"),),
         width=8,
-        height=7,
+        height=5,
         steps=steps,
     )
 
@@ -53,11 +53,12 @@ BOARD = Board(
         Row(
             "Orders in disagreement",
             (
-                panel(PAID, ALERTS, width=6, empty="none"),
-                panel(UNMOVED, ALERTS, width=6, empty="none"),
-                panel(DROPPED, ALERTS, width=4),
-                panel(LEAKED, ALERTS, width=4, empty="none"),
-                panel(UNPAID, ALERTS, width=4, empty="not known within the first hour"),
+                panel(PAID, ALERTS, empty="none"),
+                panel(UNMOVED, ALERTS, empty="none"),
+                panel(DROPPED, ALERTS),
+                panel(LEAKED, ALERTS, empty="none"),
+                panel(UNPAID, ALERTS, empty="not known within the first hour"),
+                panel(UNDERPAID, ALERTS, empty="no spike"),
             ),
         ),
         Row(
@@ -159,12 +160,11 @@ BOARD = Board(
         Row(
             "Notifications",
             (
-                panel(WEBHOOKS, ALERTS, colours=OUTCOMES),
-                panel(INVALID_IPN, ALERTS, width=4, empty="no notification yet"),
-                panel(NONE_VALID, ALERTS, width=4, empty="valid ones arrive"),
-                panel(INVALID_WEBHOOK, ALERTS, width=4),
-                panel(WEBHOOK_ERRORS, ALERTS, width=4),
-                panel(UNDERPAID, ALERTS, empty="no spike"),
+                panel(WEBHOOKS, ALERTS, width=12, colours=OUTCOMES),
+                panel(INVALID_IPN, ALERTS, width=12, empty="no notification yet"),
+                panel(NONE_VALID, ALERTS, empty="valid ones arrive"),
+                panel(INVALID_WEBHOOK, ALERTS),
+                panel(WEBHOOK_ERRORS, ALERTS),
             ),
         ),
     ),

@@ -23,7 +23,8 @@ KEYS = sql.asking("order_deliveries", order=ORDER)
 
 STORY = f"""\
 SELECT story.at, story.area, story.what, story.state FROM (
-SELECT o.created_at AS at, 'order' AS area, concat('placed, ', o.total, ' EUR, ', o.source) AS what, '' AS state FROM (
+SELECT o.created_at AS at, 'order' AS area,
+       concat('placed, ', round(o.total, 2), ' EUR, ', o.source) AS what, '' AS state FROM (
 {ONE}
 ) o
 UNION ALL SELECT o.updated_at, 'order', 'became', o.status FROM (
@@ -87,8 +88,8 @@ BOARD = Board(
                     unit=Unit.MONEY,
                     look=Look.TABLE,
                     queries=(Sql(Source.APP, STORY),),
-                    width=16,
-                    height=14,
+                    width=24,
+                    height=11,
                     empty="nothing",
                 ),
                 Panel(
@@ -97,8 +98,8 @@ BOARD = Board(
                     unit=Unit.MONEY,
                     look=Look.TABLE,
                     queries=(Sql(Source.APP, sql.asking("order_items", order=ORDER)),),
-                    width=8,
-                    height=7,
+                    width=12,
+                    height=6,
                     empty="none",
                     units={"unit_price": Unit.EUR},
                     hidden=("created_at",),
@@ -109,8 +110,8 @@ BOARD = Board(
                     unit=Unit.MONEY,
                     look=Look.TABLE,
                     queries=(Sql(Source.APP, KEYS),),
-                    width=8,
-                    height=7,
+                    width=12,
+                    height=6,
                     empty="none yet",
                 ),
             ),

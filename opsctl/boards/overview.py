@@ -115,6 +115,7 @@ BOARD = Board(
                     ),
                     width=12,
                     empty="nothing",
+                    hidden=("Value",),
                 ),
                 Panel(
                     title="Error budgets burning",

@@ -28,7 +28,7 @@ BOARD = Board(
             (
                 panel(OLDEST, ALERTS, width=12, empty="nobody waits"),
                 panel(UNATTENDED, ALERTS, width=6, empty="every queue with work has a worker"),
-                panel(OVERDUE, ALERTS, width=6, empty="none"),
+                panel(OVERDUE, ALERTS, width=6, only_above_zero=True, empty="none"),
             ),
         ),
         Row(
@@ -44,7 +44,7 @@ BOARD = Board(
                 panel(DURATION, ALERTS, width=12, empty="nothing ended within a quarter of an hour"),
                 panel(FAILURES, ALERTS, width=8, empty="fewer than three failures"),
                 panel(RETRIES, ALERTS, width=8, empty="fewer than twenty retries"),
-                panel(STALLED, ALERTS, width=8),
+                panel(STALLED, ALERTS, width=8, only_above_zero=True),
             ),
         ),
         Row(
@@ -83,7 +83,7 @@ BOARD = Board(
                     words={"0": ("running", Colour.GOOD), "1": ("paused", Colour.WATCH)},
                 ),
                 panel(ABANDONED, ALERTS, width=12),
-                panel(GAPS, ALERTS, width=12),
+                panel(GAPS, ALERTS, width=12, only_above_zero=True),
             ),
         ),
     ),

@@ -14,14 +14,14 @@ ORDER = Key("order")
 EMAIL = Text("email")
 
 
-def _table(title: str, means: str, listing: str, text: str, **units: Unit) -> Panel:
+def _table(title: str, means: str, listing: str, text: str, *, columns: str = "*", **units: Unit) -> Panel:
     record = LISTINGS[listing]
     return Panel(
         title=title,
         means=means,
         unit=Unit.MONEY,
         look=Look.TABLE,
-        queries=(Sql(Source.APP, sql.page(text, f"{record.time} DESC NULLS LAST, {record.id} DESC")),),
+        queries=(Sql(Source.APP, sql.page(text, f"{record.time} DESC NULLS LAST, {record.id} DESC", columns)),),
         width=24,
         height=9,
         empty="none in this span of time, with these filters",
@@ -126,6 +126,10 @@ BOARD = Board(
                     "What is set aside: in our inventory, or at Kinguin, where the time is the order's.",
                     "reservations",
                     RESERVATIONS,
+                    # Grafana has no type for an interval.
+                    columns="order_id, place, reservation_id, state, order_status, reserved_at, "
+                    "extract(epoch FROM age)::float8 AS age, cost_eur",
+                    age=Unit.SECONDS,
                     cost_eur=Unit.EUR,
                 ),
             ),

@@ -93,9 +93,11 @@ def asking(query: str, **values: Value) -> str:
     return _filled(_FILTER.sub(line, NAMED[query].full), values).replace("%%", "%")
 
 
-def page(text: str, order: str) -> str:
+def page(text: str, order: str, columns: str = "*") -> str:
     """One page of a statement that answers with all pages up to it."""
-    return f"SELECT * FROM (\n{text}\n) found\nORDER BY {order}\nLIMIT {PAGE} OFFSET {PAGE} * ({PAGE_NUMBER} - 1)"
+    return (
+        f"SELECT {columns} FROM (\n{text}\n) found\nORDER BY {order}\nLIMIT {PAGE} OFFSET {PAGE} * ({PAGE_NUMBER} - 1)"
+    )
 
 
 def _filled(text: str, values: Mapping[str, Value]) -> str:

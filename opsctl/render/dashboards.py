@@ -17,6 +17,7 @@ from grafana_foundation_sdk.models.prometheus import Dataquery, PromQueryFormat,
 from opsctl.render import variables
 from opsctl.render.board import Board, Colour, Look, Panel, Prom, Source, Sql
 from opsctl.render.postgres_query import PostgresQuery
+from opslib.alerting import Unit
 
 WIDTH = 24
 """Columns of Grafana's grid."""
@@ -32,8 +33,10 @@ ANNOTATIONS = (
         "Deploys",
         Colour.BUSY,
         # Whatever a deploy replaces begins anew: the application, or a build of ours.
-        "increase(bitloot_app_restarts_total[1m]) > 0 "
-        "or ops_build_info unless on (version, commit) ops_build_info offset 5m",
+        (
+            "increase(bitloot_app_restarts_total[1m]) > 0"
+            " or (ops_build_info unless on (version, commit) ops_build_info offset 5m)"
+        ),
         "application or exporter restarted {{version}}",
     ),
 )
@@ -113,6 +116,8 @@ def _panel(panel: Panel, number: int, place: grafana.GridPos) -> grafana.Panel:
             defaults=grafana.FieldConfig(
                 unit=panel.unit,
                 no_value=panel.empty,
+                # Half an e-mail is what `increase` makes of one.
+                decimals=0 if panel.unit is Unit.COUNT and panel.look in (Look.STAT, Look.BARS, Look.GAUGE) else None,
                 min_val=0 if panel.look in (Look.GAUGE, Look.BARS) else None,
                 color=grafana.FieldColor(mode=_colour_mode(panel)),
                 thresholds=grafana.ThresholdsConfig(
@@ -298,8 +303,10 @@ def _timeline(_: Panel) -> tuple[object, object]:
 
 
 def _table(_: Panel) -> tuple[object, object]:
+    options = table.Options(show_header=True, cell_height=common.TableCellHeight.SM)
+    options.footer = None  # the SDK's; Grafana 12 has it among a field's own settings
     return (
-        table.Options(show_header=True, cell_height=common.TableCellHeight.SM),
+        options,
         common.TableFieldOptions(align=common.FieldTextAlignment.AUTO, inspect=True),
     )
 

@@ -10,21 +10,36 @@ from opsctl.render.board import Colour, Look, Panel, Prom
 from opslib.alerting import Above, Alert, Below, Severity, Signal, Unit
 
 
-def panel(signal: Signal, alerts: Sequence[Alert], /, **changed: Any) -> Panel:
+def panel(
+    signal: Signal,
+    alerts: Sequence[Alert],
+    /,
+    *,
+    look: Look = Look.SERIES,
+    only_above_zero: bool = False,
+    **changed: Any,
+) -> Panel:
     """The panel of a signal.
 
     Args:
         signal: What it shows.
         alerts: Of its subject; those of this signal draw its lines.
-        changed: Fields of the panel that are to differ.
+        look: How it draws.
+        only_above_zero: Leave out the many series of which there is nothing to tell.
+        changed: Other fields of the panel that are to differ.
     """
     made = Panel(
         title=signal.title,
         means=signal.means + _calls(signal, alerts),
         unit=signal.unit,
-        look=Look.SERIES,
-        queries=(Prom(signal.expr, " ".join(f"{{{{{label}}}}}" for label in signal.by)),),
-        steps=_steps(signal, alerts),
+        look=look,
+        queries=(
+            Prom(
+                f"({signal.expr}) > 0" if only_above_zero else signal.expr,
+                " ".join(f"{{{{{label}}}}}" for label in signal.by) or signal.title,
+            ),
+        ),
+        steps=_lines(signal, alerts) if look is Look.SERIES else _steps(signal, alerts),
         empty="none",
     )
     return replace(made, **changed)
@@ -42,15 +57,27 @@ def _calls(signal: Signal, alerts: Sequence[Alert]) -> str:
 
 
 def _steps(signal: Signal, alerts: Sequence[Alert]) -> tuple[tuple[float, Colour], ...]:
-    """Red where somebody is woken, orange where a ticket is written."""
+    """Of a number: good on one side of the threshold, the alert's colour on the other."""
     steps: dict[float, Colour] = {}
     for alert, when in _of(signal, alerts):
-        colour = Colour.BAD if alert.severity is Severity.PAGE else Colour.WATCH
         if isinstance(when, Above):
-            # What calls above 0 of a count begins with the first.
-            steps[when.threshold if when.threshold or signal.unit is not Unit.COUNT else 1] = colour
+            steps[_line(signal, when)] = _COLOURS[alert.severity]
             steps.setdefault(0, Colour.GOOD)
         else:
-            steps[0] = colour  # what may be too low is never negative
+            steps[0] = _COLOURS[alert.severity]  # what may be too low is never negative
             steps[when.threshold] = Colour.GOOD
     return tuple(sorted(steps.items()))
+
+
+def _lines(signal: Signal, alerts: Sequence[Alert]) -> tuple[tuple[float, Colour], ...]:
+    """Of a graph: a line where somebody is called."""
+    return tuple(sorted((_line(signal, when), _COLOURS[alert.severity]) for alert, when in _of(signal, alerts)))
+
+
+def _line(signal: Signal, when: Above | Below) -> float:
+    # What calls above 0 of a count begins with the first.
+    return when.threshold if when.threshold or signal.unit is not Unit.COUNT else 1
+
+
+_COLOURS = {Severity.PAGE: Colour.BAD, Severity.TICKET: Colour.WATCH}
+"""Red where somebody is woken, orange where a ticket is written."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from grafana_foundation_sdk.models.common import DataSourceRef
 from grafana_foundation_sdk.models.dashboard import (
     VariableHide,
@@ -15,6 +17,8 @@ from grafana_foundation_sdk.models.dashboard import (
 from opsctl.render.board import Choice, Pick, Source, Sql, TextBox, Variable
 from opsctl.render.postgres_query import PLUGIN
 
+INTERVALS: dict[str, Any] = {"auto": None, "auto_min": None, "auto_count": None}
+"""The SDK gives each variable what only an interval has."""
 ALL = VariableOption(selected=True, text="All", value="$__all")
 
 
@@ -36,6 +40,7 @@ def model(variable: Variable) -> VariableModel:
 
 def _box(variable: TextBox) -> VariableModel:
     return VariableModel(
+        **INTERVALS,
         type_val=VariableType.TEXTBOX,
         name=variable.name,
         label=variable.label,
@@ -51,6 +56,7 @@ def _choice(variable: Choice) -> VariableModel:
     asked = variable.query
     sql = isinstance(asked, Sql)
     return VariableModel(
+        **INTERVALS,
         type_val=VariableType.QUERY,
         name=variable.name,
         label=variable.label,
@@ -58,7 +64,6 @@ def _choice(variable: Choice) -> VariableModel:
         hide=VariableHide.DONT_HIDE,
         datasource=data_source(asked.source if isinstance(asked, Sql) else Source.PROMETHEUS),
         query=asked.text if isinstance(asked, Sql) else {"qryType": 1, "query": asked.expr, "refId": variable.name},
-        definition=asked.text if isinstance(asked, Sql) else asked.expr,
         refresh=VariableRefresh.ON_DASHBOARD_LOAD if sql else VariableRefresh.ON_TIME_RANGE_CHANGED,
         sort=VariableSort.ALPHABETICAL_ASC,
         include_all=True,
@@ -74,6 +79,7 @@ def _choice(variable: Choice) -> VariableModel:
 def _pick(variable: Pick) -> VariableModel:
     first = VariableOption(selected=True, text=variable.values[0], value=variable.values[0])
     return VariableModel(
+        **INTERVALS,
         type_val=VariableType.CUSTOM,
         name=variable.name,
         label=variable.label,

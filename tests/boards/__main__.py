@@ -1,4 +1,4 @@
-"""`python -m tests.boards`: run the demo, draw every board from its JSON and what it gets, photograph each for docs/."""
+"""`python -m tests.boards`: run the demo, draw each board from its JSON and what it gets, photograph it for docs/."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ def _selectors(node: object, function: str = "") -> Iterator[tuple[promql_parser
             yield node.vector_selector, function
         case promql_parser.Call():
             for argument in node.args:
-                yield from _selectors(argument, node.func.name)
+                yield from _selectors(argument, node.func.name if node.func.name in RATES else function)
         case promql_parser.BinaryExpr():
             # `> 0` asks whether there ever was one, and shows no number that only grows.
             yield from _selectors(node.lhs, "compared" if isinstance(node.rhs, promql_parser.NumberLiteral) else "")

@@ -31,6 +31,12 @@ REFUSED = ("22P02", "22003", "22007", "22023")
 """Errors that say "that is no value of this type": the only thing a hostile value may achieve."""
 
 
+GRAFANA_TYPES = frozenset(
+    {"text", "varchar", "int2", "int4", "int8", "float4", "float8", "numeric", "bool", "timestamptz", "uuid"}
+)
+"""Types its driver turns into a column's; the rest it shows as the server spells it, or not at all."""
+
+
 @dataclass(frozen=True, slots=True)
 class Frame:
     """What a statement answers: names of columns, and rows."""
@@ -104,6 +110,8 @@ def _frame(panel: Json, frame: Frame) -> Iterator[str]:
         yield f"two columns of one name: {frame.columns}"
     if len(frame.rows) > MOST_ROWS:
         yield f"{len(frame.rows)} rows"
+    if unknown := set(frame.types) - GRAFANA_TYPES:
+        yield f"columns of a type Grafana does not know: {sorted(unknown)}"
     for override in panel["fieldConfig"]["overrides"]:
         matcher = override["matcher"]
         if matcher["id"] == "byName" and matcher["options"] not in frame.columns:

@@ -10,6 +10,7 @@ import html
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 from tests.boards.answers import Answer
@@ -19,14 +20,15 @@ COLUMN = 66
 """Pixels of one of the grid's 24 columns."""
 ROW = 38
 COLOURS = {"green": "#56a64b", "red": "#e02f44", "orange": "#ff780a", "blue": "#3274d9", "text": "#8a8f98"}
-PALETTE = ("#7eb26d", "#eab839", "#6ed0e0", "#ef843c", "#e24d42", "#1f78c1", "#ba43a9", "#705da0", "#508642", "#cca300")
+PALETTE = ("#7eb26d", "#eab839", "#6ed0e0", "#b7dbab", "#f4d598", "#1f78c1", "#ba43a9", "#705da0", "#508642", "#cca300")
 MOST_SERIES = 12
 MOST_ROWS = 40
 
 STYLE = """
 body{background:#111217;color:#ccccdc;font:13px/1.4 Inter,'DejaVu Sans',sans-serif;margin:0}
 h1{font-size:20px;margin:14px 16px 2px}h1 small{color:#e0b400;font-size:12px;font-weight:400;margin-left:10px}
-.means,.vars{margin:0 16px 6px;color:#9fa7b3}.vars b{color:#ccccdc;background:#22252b;padding:2px 7px;border-radius:3px;
+.means,.vars{margin:0 16px 6px;color:#9fa7b3}
+.vars b{color:#ccccdc;background:#22252b;padding:2px 7px;border-radius:3px;
 margin-right:4px;font-weight:400}.vars span{margin-right:12px}
 .board{position:relative;margin:0 8px}.row{position:absolute;font-size:15px;font-weight:600;padding:8px 8px}
 .panel{position:absolute;background:#181b1f;border:1px solid #2c3235;border-radius:3px;box-sizing:border-box;
@@ -38,18 +40,25 @@ text-overflow:ellipsis}
 text-align:center;padding:0 10px}
 .error{color:#fff;background:#c4162a;padding:6px}
 .stats{display:flex;height:100%;gap:6px}.stat{flex:1;display:flex;flex-direction:column;align-items:center;
-justify-content:center;border-radius:3px;font-size:30px;font-weight:500;text-align:center;line-height:1.1;min-width:0}
+justify-content:center;border-radius:3px;font-size:30px;font-weight:500;text-align:center;
+line-height:1.1;min-width:0}
 .stat small{font-size:13px;color:inherit}
-table{border-collapse:collapse;width:100%;font-size:12px}td,th{text-align:left;padding:2px 8px;white-space:nowrap;
-max-width:240px;overflow:hidden;text-overflow:ellipsis;border-bottom:1px solid #24272c}th{color:#6e9fff;font-weight:500}
+table{border-collapse:collapse;width:100%;font-size:12px}
+td,th{text-align:left;padding:2px 8px;white-space:nowrap;
+max-width:240px;overflow:hidden;text-overflow:ellipsis;border-bottom:1px solid #24272c}
+th{color:#6e9fff;font-weight:500}
 td.n,th.n{text-align:right}
 td a{color:#6e9fff}
 .legend{position:absolute;bottom:0;left:0;right:0;height:32px;font-size:11px;line-height:16px;overflow:hidden}
-.legend i{display:inline-block;width:12px;height:3px;vertical-align:middle;margin-right:4px}.legend span{margin-right:10px;
+.legend i{display:inline-block;width:12px;height:3px;vertical-align:middle;margin-right:4px}
+.legend span{margin-right:10px;
 white-space:nowrap}
-.bar{display:flex;align-items:center;margin:2px 0}.bar>span{width:38%;text-align:right;padding-right:8px;overflow:hidden;
-text-overflow:ellipsis;white-space:nowrap;font-size:12px}.bar>div{flex:1;background:#22252b;height:16px;position:relative}
-.bar>div>i{position:absolute;inset:0 auto 0 0;min-width:2px}.bar>b{width:74px;padding-left:8px;font-weight:500}
+.bar{display:flex;align-items:center;margin:2px 0}
+.bar>span{width:38%;text-align:right;padding-right:8px;overflow:hidden;
+text-overflow:ellipsis;white-space:nowrap;font-size:12px}
+.bar>div{flex:1;background:#22252b;height:16px;position:relative}
+.bar>div>i{position:absolute;inset:0 auto 0 0;min-width:2px}
+.bar>b{width:110px;padding-left:8px;font-weight:500;white-space:nowrap}
 """
 
 
@@ -104,32 +113,36 @@ def _panel(answer: Answer) -> str:
 
 def shown(value: object, unit: str) -> str:
     """A value in a unit, roughly as Grafana writes it."""
-    if isinstance(value, datetime):
-        return value.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")
-    if value is None:
-        return ""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        try:
-            value = float(value) if unit in _SCALES and not isinstance(value, bool) else str(value)  # type: ignore[arg-type]
-        except ValueError:
-            value = str(value)
-        if isinstance(value, str):
-            return value
+    match value:
+        case None:
+            return ""
+        case datetime():
+            return value.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")
+        case bool() | str():
+            return str(value)
+        case int() | float() | Decimal():
+            return _number(float(value), unit)
+        case _:
+            return str(value)
+
+
+def _number(value: float, unit: str) -> str:
     if unit == "percentunit":
         return f"{value * 100:.3g} %"
     if unit == "currencyEUR":
         return f"€{value:,.2f}"
-    if unit == "dateTimeAsIso":
-        return datetime.fromtimestamp(value / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
+    if value == 0:
+        return f"0{_ZERO.get(unit, '')}"
     suffix = {"ops": " ops/s", "opm": " ops/m"}.get(unit, "")
     for size, name in _SCALES.get(unit, ((1, ""),)):
         if abs(value) >= size:
             return f"{value / size:.3g}{name}{suffix}"
-    return f"{value:.3g}{suffix}"
+    return f"{value:.4g}{suffix}"
 
 
+_ZERO = {"s": " s", "d": " days", "bytes": " B", "ops": " ops/s", "opm": " ops/m"}
 _SCALES: Mapping[str, Sequence[tuple[float, str]]] = {
-    "s": ((604800, " weeks"), (86400, " days"), (3600, " hours"), (60, " mins"), (1, " s"), (0.001, " s")),
+    "s": ((604800, " weeks"), (86400, " days"), (3600, " hours"), (60, " mins"), (1, " s"), (0.001, " ms")),
     "d": ((1, " days"),),
     "bytes": ((2**30, " GiB"), (2**20, " MiB"), (2**10, " KiB"), (1, " B")),
     "short": ((1e6, " Mil"), (1e3, " K"), (1, "")),
@@ -149,7 +162,7 @@ def _text(panel: Json, value: float, unit: str) -> tuple[str, str]:
     for step in defaults["thresholds"]["steps"]:
         if step["value"] is None or value >= step["value"]:
             colour = step["color"]
-    return shown(value, unit), COLOURS[colour]
+    return shown(round(value) if defaults.get("decimals") == 0 else value, unit), COLOURS[colour]
 
 
 def _fixed(panel: Json, name: str) -> str | None:
@@ -205,9 +218,9 @@ def _bars(answer: Answer, _width: int, _height: int) -> str:
 
 def _gauge(answer: Answer, width: int, height: int) -> str:
     panel = answer.panel
-    most = max(100.0, *(points[-1][1] for _, points in answer.series))
+    most = max([100.0, *(points[-1][1] for _, points in answer.series)])
     each = width / len(answer.series)
-    radius = max(18.0, min(each / 2 - 10, height - 44))
+    radius = max([18.0, min(each / 2 - 10, height - 44)])
     arc = 3.14159 * radius
     parts = []
     for index, (name, points) in enumerate(sorted(answer.series)):
@@ -218,7 +231,8 @@ def _gauge(answer: Answer, width: int, height: int) -> str:
             f'<path d="{path}" fill="none" stroke="#22252b" stroke-width="10"/>'
             f'<path d="{path}" fill="none" stroke="{colour}" stroke-width="10" '
             f'stroke-dasharray="{arc * points[-1][1] / most:.1f} 9999"/>'
-            f'<text x="{x:.0f}" y="{y:.0f}" fill="{colour}" font-size="18" text-anchor="middle">{html.escape(text)}</text>'
+            f'<text x="{x:.0f}" y="{y:.0f}" fill="{colour}" font-size="18" text-anchor="middle">'
+            f"{html.escape(text)}</text>"
             f'<text x="{x:.0f}" y="{y + 20:.0f}" fill="#ccccdc" font-size="10" text-anchor="middle">'
             f"{html.escape(name[: max(6, int(each / 6))])}</text>"
         )
@@ -227,7 +241,7 @@ def _gauge(answer: Answer, width: int, height: int) -> str:
 
 def _times(series: Iterable[tuple[str, list[tuple[float, float]]]]) -> tuple[float, float]:
     at = [moment for _, points in series for moment, _ in points]
-    return min(at), max(max(at), min(at) + 1)
+    return min(at), max([*at, min(at) + 1])
 
 
 def _axis(first: float, last: float, width: int, bottom: int, left: int) -> str:
