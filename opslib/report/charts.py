@@ -70,6 +70,11 @@ class Bars:
     unit: str = ""
 
     @property
+    def empty(self) -> bool:
+        """Is there nothing to draw?"""
+        return not self.items
+
+    @property
     def height(self) -> float:
         """Of the picture."""
         return ROW * max(len(self.items), 1) + 4
@@ -113,6 +118,11 @@ class Stacked:
     desc: str
     parts: Sequence[tuple[str, str]]
     rows: Sequence[tuple[str, Mapping[str, Number]]]
+
+    @property
+    def empty(self) -> bool:
+        """Is there nothing to draw?"""
+        return not self.rows
 
     @property
     def height(self) -> float:
@@ -175,6 +185,11 @@ class Line:
     series: Sequence[tuple[str, str, Sequence[Number]]]
     unit: str = ""
     height: ClassVar[float] = HEIGHT + 18
+
+    @property
+    def empty(self) -> bool:
+        """Is there nothing to draw?"""
+        return all(value is None for *_, values in self.series for value in values)
 
     @property
     def most(self) -> float:
@@ -248,6 +263,11 @@ class Strip:
     rows: Sequence[tuple[str, Sequence[tuple[str, str]]]]
 
     @property
+    def empty(self) -> bool:
+        """Is there nothing to draw?"""
+        return not self.rows
+
+    @property
     def height(self) -> float:
         """Of the picture."""
         return 16.0 * len(self.rows) + 18
@@ -315,6 +335,11 @@ class Spark:
     values: Sequence[Number]
     unit: str = ""
     height: ClassVar[float] = 40.0
+
+    @property
+    def empty(self) -> bool:
+        """Is there nothing to draw?"""
+        return all(value is None for value in self.values)
 
     @property
     def path(self) -> str:

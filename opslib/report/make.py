@@ -84,6 +84,8 @@ def week(
     with Sources(settings, at) as sources:
         tick("numbers")
         report = weekly.build(sources, monday)
+    for section in report.sections:
+        section.links = []  # records are beside the reports of days
     tick("pages")
     return Made(report, f"{monday:%G/W%V}", render.report(report, up="../../"))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
@@ -11,6 +12,8 @@ from typing import Any
 from opslib.report.charts import Chart
 from opslib.shown import tint, words
 
+WORD = 16
+"""Characters of a word that is never broken; of a UUID's pieces the longest has twelve."""
 CLIP = 300
 """Characters of one cell on a page; CSV and NDJSON hold all of them."""
 
@@ -84,6 +87,11 @@ class Cell:
     href: str = ""
     tone: str = ""
     links: Sequence[tuple[str, str]] = ()
+
+    @property
+    def tight(self) -> bool:
+        """Are its words short enough to stay whole? Else a column of long ones would break all others to pieces."""
+        return max(map(len, re.split(r"[\s-]", self.text))) <= WORD
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,6 +227,8 @@ TONES = {"green": "ok", "yellow": "warn", "red": "bad", "": ""}
 
 def visible(text: str) -> str:
     """Text with every character seen: one that hides or turns writing around as its code, line ends as blanks."""
+    if len(text) <= CLIP and text.isprintable():
+        return text
     shown = "".join(
         char if char.isprintable() else " " if char in "\r\n\t" else f"\\u{ord(char):04x}" for char in text[: CLIP + 1]
     )

@@ -64,7 +64,8 @@ def _trends(sources: Sources, period: Period) -> Section:
         weeks = [first + timedelta(weeks=n) for n in range(WEEKS)]
         missing = [day for n in range(7) if (day := period.first + timedelta(days=n)) not in written]
         if missing:
-            section.findings.append(Finding(Level.ATTENTION, f"no facts are written of {', '.join(map(str, missing))}"))
+            text = f"no facts are written of {len(missing)} of 7 days, the first {missing[0]}"
+            section.findings.append(Finding(Level.ATTENTION, text))
         for number, (title, subject, keys, unit) in enumerate(TRENDS):
             values = [_week(facts, written, week, subject, keys) for week in weeks]
             labels = [f"{week:%G-W%V}" for week in weeks]
@@ -152,7 +153,7 @@ def _jobs(sources: Sources, period: Period) -> Section:
 
 
 def _capacity(sources: Sources, period: Period) -> Section:
-    section = Section("capacity", "Room", links=[])
+    section = Section("capacity", "Room")
     with reading(section, "the size of backups"):
         every = [row for row in reversed(trail.listing(sources)) if row["at"] < period.until][-trail.TREND_DAYS :]
         if every:

@@ -19,9 +19,11 @@ from tests.bench import (
     history,
     job_cancel,
     job_slots,
+    lists,
     queue_events,
     queue_outage,
     queue_scrapes,
+    report,
     sql,
 )
 from tests.bench.line import Line
@@ -35,9 +37,11 @@ PARTS: dict[str, Callable[[], Iterable[Line]]] = {
     "history": history.run,
     "job-cancel": job_cancel.run,
     "job-slots": job_slots.run,
+    "lists": lists.run,
     "queue-scrapes": queue_scrapes.run,
     "queue-events": queue_events.run,
     "queue-outage": queue_outage.run,
+    "report": report.run,
     "sql": sql.run,
 }
 

@@ -1,4 +1,4 @@
-"""What the tests of the report share: a shop with something of everything on one day, some of it written by an enemy."""
+"""What the tests of the report share: a shop with something of everything on one day, some of it an enemy's."""
 
 from __future__ import annotations
 
@@ -80,8 +80,8 @@ def _ours(owner: psycopg.Connection[Any], noon: datetime) -> None:
     owner.execute(
         """SELECT ops.job_declare(jsonb_agg(jsonb_build_object(
                'job', job, 'title', 'a job', 'queue', 'default', 'schedule', 'every 600', 'timeout_seconds', 60,
-               'max_age_seconds', 90000, 'retries', 0, 'retry_seconds', 2, 'catch_up', 'latest', 'missing', '{}'::text[])),
-               'test', true) FROM unnest(%s::text[]) AS job""",
+               'max_age_seconds', 90000, 'retries', 0, 'retry_seconds', 2, 'catch_up', 'latest',
+               'missing', '{}'::text[])), 'test', true) FROM unnest(%s::text[]) AS job""",
         (["backup-database", "cleanup", "flag-sync", HOSTILE[0]],),
     )
     for n in range(48):
@@ -89,8 +89,9 @@ def _ours(owner: psycopg.Connection[Any], noon: datetime) -> None:
         slot = noon - timedelta(hours=12) + timedelta(minutes=30 * n)
         failed = n % 11 == 0
         run = owner.execute(
-            """INSERT INTO ops.job_runs (job, slot, queue, priority, timeout_seconds, retries, retry_seconds, foreground,
-                   params, params_shown, triggered_by, queued_at, due_at, attempts, started_at, finished_at, outcome, error)
+            """INSERT INTO ops.job_runs (job, slot, queue, priority, timeout_seconds, retries, retry_seconds,
+                   foreground, params, params_shown, triggered_by, queued_at, due_at, attempts, started_at, finished_at,
+                   outcome, error)
                VALUES (%s, %s, 'default', 0, 60, 0, 2, false, '{}', '{}', 'schedule', %s, %s, 1, %s, %s, %s, %s)
                RETURNING id""",
             (

@@ -231,7 +231,9 @@ def test_a_source_away_is_said_and_never_green(env: dict[str, str], setting: str
 def test_all_sources_away(env: dict[str, str]) -> None:
     """There is still a report, and quickly."""
     dead = {
-        "DATABASE_URL": DEAD, "REDIS_URL": "redis://127.0.0.1:1", "PROMETHEUS_URL": "http://127.0.0.1:1",
+        "DATABASE_URL": DEAD,
+        "REDIS_URL": "redis://127.0.0.1:1",
+        "PROMETHEUS_URL": "http://127.0.0.1:1",
         **{name: env[name] for name in env if name.startswith("R2_")},
         "R2_ENDPOINT": "http://127.0.0.1:1",
     }

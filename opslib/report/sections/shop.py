@@ -150,7 +150,7 @@ def webhooks(sources: Sources, period: Period) -> Section:
     section = Section(
         "webhooks",
         "Payment notifications and webhooks",
-        lead="Invalid calls are forged or misdirected; errors are ours.",
+        lead="Invalid calls are forged or misdirected, errors are ours. What is turned away without a row is not here.",
         links=[("Webhook log", "webhooks.html")],
     )
     with reading(section, "webhook outcomes"):
