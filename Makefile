@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-check test check generate bench lock
+.PHONY: help setup demo demo-check test test-deploy check generate bench release lock
 .DELETE_ON_ERROR:
 
 PYTHON ?= python3
@@ -30,6 +30,13 @@ test: setup check ## Install what the tests need, then lint, types, layers and e
 	@.ci/debian-packages redis-server=redis-server promtool=prometheus amtool=prometheus-alertmanager node=nodejs npm=npm openssl=openssl
 	$(BIN)/pytest
 
+test-deploy: setup ## Hosts made of nothing: site.yml, boot, kill, deploy, roll-back (root, Debian; ten minutes, not in CI)
+	@.ci/debian-packages debootstrap=debootstrap systemd-nspawn=systemd-container redis-server=redis-server ssh-keygen=openssh-client
+	$(BIN)/pytest tests/deploy
+
+release: setup ## Write dist/bitloot-ops-COMMIT.tar.gz: all that a host needs, for ansible/
+	@PYTHON=$(BIN)/python .ci/release dist
+
 check: setup ## Lint, types, layers, generated files
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -46,6 +53,7 @@ bench: setup ## Measure, as ratios taken in one run
 lock: ## Pin requirements/*.txt anew from pyproject.toml
 	CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile $(LOCK) --extra demo --extra dev -o requirements/dev.txt pyproject.toml
 	CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile $(LOCK) -c requirements/dev.txt -o requirements/base.txt pyproject.toml
+	CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile $(LOCK) -o requirements/ansible.txt requirements/ansible.in
 
 LOCK := --quiet --generate-hashes --allow-unsafe --strip-extras \
 	--no-emit-index-url --no-emit-find-links --no-emit-trusted-host
