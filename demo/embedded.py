@@ -13,6 +13,8 @@ from http import HTTPStatus
 from http.client import HTTPConnection
 from pathlib import Path
 
+import yaml
+
 from demo import app_schema
 from demo.postgres import PostgresServer, postgres
 from demo.processes import Account, Server, StartError, free_port, private_directory
@@ -149,17 +151,17 @@ def _get(port: int, path: str) -> tuple[int, str]:
 
 
 def prometheus_server(directory: Path, exporter: Exporter) -> Server | None:
-    """A Prometheus that scrapes the exporter every 10 s, not started yet; None where none is installed."""
+    """A Prometheus on the generated configuration and rules, not started yet; None where none is installed."""
     program = shutil.which("prometheus")
     if program is None:
         return None
     port = free_port()
+    content = yaml.safe_load((ROOT / "prometheus" / "prometheus.yml").read_text("utf-8"))
+    content["rule_files"] = [str(ROOT / "prometheus" / "rules" / "*.yml")]
+    content["scrape_configs"][0]["static_configs"][0]["targets"] = [f"127.0.0.1:{exporter.port}"]
+    del content["alerting"]  # its page of alerts says what fires; the demo calls nobody
     configuration = directory / "prometheus.yml"
-    configuration.write_text(
-        "global: {scrape_interval: 10s}\n"
-        "scrape_configs:\n"
-        f"  - {{job_name: bitloot-ops, static_configs: [{{targets: ['127.0.0.1:{exporter.port}']}}]}}\n"
-    )
+    configuration.write_text(yaml.safe_dump(content), "utf-8")
 
     return Server(
         f"Prometheus on http://127.0.0.1:{port}",
