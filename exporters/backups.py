@@ -8,13 +8,15 @@ bucket does not list is not there, whatever our records say.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from exporters.signals import backups as signals
 from opslib.areas import backups
-from opslib.areas.backups import Kind
+from opslib.areas.backups import Backup, Kind
 from opslib.areas.queries import NAMED
 from opslib.collector import Collector, Every
+from opslib.errors import StorageError
 from opslib.postgres import Database
 from opslib.settings import Settings
 from opslib.spec import Gauge, Sample, Subject
@@ -35,6 +37,10 @@ PROVEN = Gauge(
 PROVEN_AT = Gauge(
     "bitloot_backup_proven_timestamp_seconds", "When a check of this kind was last passed, Unix time.", ("check",)
 )
+NEWEST_PROVEN = Gauge(
+    "bitloot_backup_newest_proven",
+    "1 if the newest whole backup in the bucket was read to its end as it is now and agreed with its digest, else 0.",
+)
 SECONDS = Gauge("bitloot_backup_check_seconds", "How long the last check of this kind took.", ("check",))
 
 LIST_SECONDS = 300.0
@@ -47,6 +53,9 @@ class Objects(Collector):
 
     Args:
         storage: The bucket.
+
+    Attributes:
+        newest: The newest whole backup; None: there is none, or nobody knows.
     """
 
     name = "backups/objects"
@@ -54,11 +63,17 @@ class Objects(Collector):
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
+        self.newest: Backup | None = None
 
     async def collect(self) -> Sequence[Sample]:
         """List it."""
-        found, pending = await asyncio.to_thread(self._look)
+        try:
+            found, pending = await asyncio.to_thread(self._look)
+        except StorageError:
+            self.newest = None
+            raise
         whole = [backup for backup in found if backup.has_manifest]
+        self.newest = whole[-1] if whole else None
         samples = [
             COUNT(len(whole), manifest="yes"),
             COUNT(len(found) - len(whole), manifest="missing"),
@@ -79,13 +94,15 @@ class Checks(Collector):
 
     Args:
         ops: The database of schema `ops`.
+        objects: What there is to prove.
     """
 
     name = "backups/checks"
     refresh = Every(CHECKS_SECONDS)
 
-    def __init__(self, ops: Database) -> None:
+    def __init__(self, ops: Database, objects: Objects) -> None:
         self._ops = ops
+        self._objects = objects
 
     async def collect(self) -> Sequence[Sample]:
         """Read the last check of each."""
@@ -98,6 +115,8 @@ class Checks(Collector):
                 samples += [PROVEN(last["ok"], check=kind), SECONDS(last["seconds"], check=kind)]
             if good := [row["checked_at"].timestamp() for row in of_kind if row["ok"]]:
                 samples.append(PROVEN_AT(max(good), check=kind))
+        if newest := self._objects.newest:
+            samples.append(NEWEST_PROVEN(any(_proves(row, newest) for row in rows)))
         return samples
 
     async def probe(self) -> None:
@@ -113,17 +132,29 @@ class Checks(Collector):
         await self._ops.close()
 
 
+def _proves(row: Mapping[str, Any], backup: Backup) -> bool:
+    """Does this check hold for the object as it lies there now? An older one was of another."""
+    return bool(
+        row["key"] == backup.key
+        and row["kind"] == Kind.VERIFY
+        and row["ok"]
+        and row["bytes"] == backup.stored.size
+        and row["checked_at"] >= backup.written
+    )
+
+
 def collectors(settings: Settings) -> list[Collector]:
     """One for the bucket, one for our records."""
     ops = Database(settings.require_ops(), application_name="opsctl backups", read_only=True)
-    return [Objects(Storage.of(settings)), Checks(ops)]
+    objects = Objects(Storage.of(settings))
+    return [objects, Checks(ops, objects)]
 
 
 SUBJECT = Subject(
     name="backups",
     title="Backups: age, size, proofs",
     needs=("DATABASE_URL", "R2_ENDPOINT", "R2_BUCKET", "R2_ACCESS_KEY_ID", "R2_SECRET_ACCESS_KEY"),
-    metrics=(COUNT, NEWEST, BYTES, SIZE_RATIO, PENDING, PROVEN, PROVEN_AT, SECONDS),
+    metrics=(COUNT, NEWEST, BYTES, SIZE_RATIO, PENDING, PROVEN, PROVEN_AT, NEWEST_PROVEN, SECONDS),
     collectors="exporters.backups:collectors",
     signals=signals.SIGNALS,
     alerts=signals.ALERTS,

@@ -47,12 +47,19 @@ PASSED = Signal(
     means="1 if the last check passed: verify reads the backup to its end, drill restores it and looks inside.",
     by=("check",),
 )
+NEWEST_PROVEN = Signal(
+    title="Newest backup proven",
+    expr="bitloot_backup_newest_proven",
+    unit=Unit.YES_NO,
+    means="1 if the newest whole backup was read to its end and agreed with its digest; 0 until it is verified.",
+)
 VERIFIED = Signal(
     title="Time since a backup was verified",
     expr='time() - bitloot_backup_proven_timestamp_seconds{check="verify"}',
     unit=Unit.SECONDS,
     means="Seconds since a backup was last read to its end and agreed with its digest.",
     by=("check",),
+    no_alert="of which backup it does not say; whether the newest one is proven calls",
 )
 DRILLED = Signal(
     title="Time since a backup was restored",
@@ -70,7 +77,7 @@ SECONDS = Signal(
     no_alert="it grows with the shop; read it before promising a recovery time",
 )
 
-SIGNALS = (AGE, COUNT, PARTIAL, BYTES, SHRINK, PENDING, PASSED, VERIFIED, DRILLED, SECONDS)
+SIGNALS = (AGE, COUNT, PARTIAL, BYTES, SHRINK, PENDING, PASSED, NEWEST_PROVEN, VERIFIED, DRILLED, SECONDS)
 
 ALERTS = (
     Alert(
@@ -115,11 +122,11 @@ ALERTS = (
     ),
     Alert(
         name="BackupUnproven",
-        when=Above(VERIFIED, 50 * HOUR),
-        because="verified each night; JobOverdue speaks after one, this after two, whatever the jobs say of themselves",
-        for_=10 * MINUTE,
+        when=Below(NEWEST_PROVEN, 1),
+        because="verified two hours after it was written, in six at most; whoever comes to work should know",
+        for_=10 * HOUR,
         severity=Severity.TICKET,
-        summary="no backup was verified for {{ $value | humanizeDuration }}",
+        summary="the newest backup was not verified",
     ),
     Alert(
         name="BackupUndrilled",

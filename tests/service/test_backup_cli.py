@@ -76,11 +76,15 @@ def test_life_of_a_backup(environment: dict[str, str], strict_r2: Place) -> None
     assert opsctl(environment, "backups", "verify", *why).returncode == 1
     assert samples(environment)["bitloot_backups", "yes"] == 0
     done(environment, "jobs", "exec", "backup-database", "--yes", *why)
+    assert samples(environment)["bitloot_backup_newest_proven",] == 0
     (first,) = json.loads(done(environment, "backups", "list", "--json"))
     assert (first["verified"], first["drilled"], first["manifest"]) == ("no", "no", "yes")
     assert "SUCCESS" in done(environment, "backups", "verify", *why)
     assert "SUCCESS" in done(environment, "backups", "drill", *why)
+    assert samples(environment)["bitloot_backup_newest_proven",] == 1
     done(environment, "jobs", "exec", "backup-database", "--yes", *why)
+    page = samples(environment)
+    assert (page["bitloot_backup_proven", "verify"], page["bitloot_backup_newest_proven",]) == (1, 0)
     assert "SUCCESS" in done(environment, "backups", "verify", "--all", *why)
     second, first = json.loads(done(environment, "backups", "list", "--json"))
     assert (first["verified"], first["drilled"], second["verified"], second["drilled"]) == ("ok", "ok", "ok", "no")
@@ -90,6 +94,7 @@ def test_life_of_a_backup(environment: dict[str, str], strict_r2: Place) -> None
     assert page["bitloot_backup_size_ratio",] == pytest.approx(second["bytes"] / first["bytes"])
     assert page["bitloot_backup_proven", "verify"] == 1
     assert page["bitloot_backup_proven", "drill"] == 1
+    assert page["bitloot_backup_newest_proven",] == 1
     assert page["bitloot_backup_check_seconds", "drill"] > 0
     storage = Storage(strict_r2)
     body = bytearray(storage.get(second["key"]))
@@ -101,6 +106,7 @@ def test_life_of_a_backup(environment: dict[str, str], strict_r2: Place) -> None
     assert opsctl(environment, "backups", "drill", *why).returncode == 1
     assert json.loads(done(environment, "backups", "list", "--json"))[0]["verified"] == "failed"
     assert samples(environment)["bitloot_backup_proven", "verify"] == 0
+    assert samples(environment)["bitloot_backup_newest_proven",] == 0
     assert not backups.checks(environment["DATABASE_URL"])[second["key"], Kind.DRILL]["ok"]
 
 
