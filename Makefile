@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-check test test-deploy check generate bench release lock
+.PHONY: help setup demo demo-check test test-deploy check generate boards bench release lock
 .DELETE_ON_ERROR:
 
 PYTHON ?= python3
@@ -27,7 +27,7 @@ demo-check: setup ## A minute of traffic, then every number on /metrics against 
 	@$(BIN)/python -m demo check
 
 test: setup check ## Install what the tests need, then lint, types, layers and every test
-	@.ci/debian-packages redis-server=redis-server promtool=prometheus amtool=prometheus-alertmanager node=nodejs npm=npm openssl=openssl
+	@.ci/debian-packages redis-server=redis-server promtool=prometheus amtool=prometheus-alertmanager node=nodejs npm=npm openssl=openssl chromium=chromium
 	$(BIN)/pytest
 
 test-deploy: setup ## Hosts made of nothing: site.yml, boot, kill, deploy, roll-back (root, Debian; ten minutes, not in CI)
@@ -46,6 +46,10 @@ check: setup ## Lint, types, layers, generated files
 
 generate: setup ## Write the generated documents
 	$(BIN)/python -m opsctl.generate
+
+boards: setup ## Draw every Grafana board over the demo into docs/boards
+	@.ci/debian-packages prometheus=prometheus chromium=chromium
+	$(BIN)/python -m tests.boards
 
 bench: setup ## Measure, as ratios taken in one run
 	$(BIN)/python -m tests.bench

@@ -13,7 +13,8 @@ USABLE = {"0": ("unusable", Colour.BAD), "1": ("usable", Colour.GOOD)}
 DRIFT = {"0": ("as declared", Colour.GOOD), "1": ("changed by hand", Colour.WATCH)}
 
 TRAIL = f"""\
-SELECT at, who, role, action, target, reason, outcome, error, intent, duration_ms, seq FROM (
+SELECT at, who, role, action, target, reason, outcome, error, intent,
+       duration_ms / 1000.0 AS duration, seq FROM (
 {sql.asking("audit_export", status=Text("outcome"), **TIMES)}
 ) trail WHERE strpos(lower(concat_ws(' ', who, action, target)), lower(${{has:sqlstring}})) > 0
 ORDER BY seq DESC LIMIT 100 OFFSET 100 * ({PAGE_NUMBER} - 1)"""
@@ -58,7 +59,7 @@ BOARD = Board(
                     width=24,
                     height=10,
                     empty="nothing in this span of time, with these filters",
-                    units={"duration_ms": Unit.MONEY},
+                    units={"duration": Unit.SECONDS},
                 ),
                 panel(EVENTS, ALERTS, width=8, colours={"refused": Colour.WATCH, "failed": Colour.BAD}),
                 panel(REFUSED, ALERTS, width=8),

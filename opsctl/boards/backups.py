@@ -6,6 +6,7 @@ from exporters.signals.backups import (
     BYTES,
     COUNT,
     DRILLED,
+    NEWEST_PROVEN,
     PARTIAL,
     PASSED,
     PENDING,
@@ -21,6 +22,7 @@ from opsctl.render.board import Board, Colour, Look, Panel, Row, Source, Sql
 from opsctl.render.signals import panel
 from opslib.alerting import Unit
 
+NEWEST = {"0": ("not proven", Colour.WATCH), "1": ("proven", Colour.GOOD)}
 WHOLE = {"0": ("failed", Colour.BAD), "1": ("passed", Colour.GOOD)}
 JOBS = ("backup-database", "verify-backup", "restore-drill", "retention", "replicate-objects")
 
@@ -42,10 +44,11 @@ BOARD = Board(
         Row(
             "Could we restore?",
             (
-                panel(AGE, ALERTS, look=Look.STAT, width=6, height=5, empty="no backup is known"),
+                panel(AGE, ALERTS, look=Look.STAT, width=4, height=5, empty="no backup is known"),
+                panel(NEWEST_PROVEN, ALERTS, look=Look.STAT, width=4, height=5, words=NEWEST, empty="not known"),
                 panel(PASSED, ALERTS, look=Look.STAT, width=6, height=5, words=WHOLE, empty="nothing was proved yet"),
-                panel(VERIFIED, ALERTS, look=Look.STAT, width=6, height=5, empty="never verified"),
-                panel(DRILLED, ALERTS, look=Look.STAT, width=6, height=5, empty="never restored"),
+                panel(VERIFIED, ALERTS, look=Look.STAT, width=5, height=5, empty="never verified"),
+                panel(DRILLED, ALERTS, look=Look.STAT, width=5, height=5, empty="never restored"),
             ),
         ),
         Row(

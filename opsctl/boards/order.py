@@ -113,6 +113,7 @@ BOARD = Board(
                     width=12,
                     height=6,
                     empty="none yet",
+                    hidden=("key_id",),
                 ),
             ),
         ),

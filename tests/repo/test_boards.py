@@ -6,6 +6,7 @@ import copy
 from pathlib import Path
 
 import pytest
+import yaml
 
 from opsctl import catalog
 from opsctl.render import dashboards
@@ -51,6 +52,28 @@ def test_every_signal_is_on_a_board() -> None:
         if not any(signal.expr in expr for expr in asked)
     ]
     assert missing == []
+
+
+def test_an_alert_leads_to_a_board_that_exists() -> None:
+    """The link in every notification is one of ours."""
+    uids = {f"d/{board['uid']}" for board in boards().values()}
+    files = sorted(ROOT.glob("prometheus/rules/*.yml"))
+    groups = [group for file in files for group in yaml.safe_load(file.read_text("utf-8"))["groups"]]
+    linked = {rule["annotations"]["board"] for group in groups for rule in group["rules"] if "alert" in rule}
+    assert linked
+    assert linked <= uids
+
+
+def test_grafana_steps_as_prometheus_scrapes() -> None:
+    """`timeInterval` is the scrape interval: a smaller step would draw gaps that are none."""
+    scraped = yaml.safe_load((ROOT / "prometheus/prometheus.yml").read_text("utf-8"))["global"]["scrape_interval"]
+    sources = yaml.safe_load((ROOT / "grafana/provisioning/datasources/bitloot.yml").read_text("utf-8"))["datasources"]
+    (prometheus,) = [source for source in sources if source["type"] == "prometheus"]
+    assert prometheus["jsonData"]["timeInterval"] == scraped
+    assert all("password" in source["secureJsonData"] for source in sources if source is not prometheus)
+    assert all(
+        source["secureJsonData"]["password"].startswith("$__file{") for source in sources if source is not prometheus
+    )
 
 
 @pytest.mark.parametrize("name", catalog.BOARDS)
