@@ -67,9 +67,16 @@ def database(dsn: str, encoding: str) -> Iterator[str]:
         )
     try:
         yield other_database(dsn, name)
-    finally:
-        with session(dsn, "restore-drill", seconds=300) as admin:
-            admin.execute(_drop(name))
+    except BaseException:
+        with contextlib.suppress(SourceError):  # why it failed is worth more; the next one drops what is left
+            _dropped(dsn, name)
+        raise
+    _dropped(dsn, name)
+
+
+def _dropped(dsn: str, name: str) -> None:
+    with session(dsn, "restore-drill", seconds=300) as admin:
+        admin.execute(_drop(name))
 
 
 def _drop(name: str) -> sql.Composed:

@@ -6,6 +6,7 @@ Each fault is followed by an undisturbed run, after which exactly one more backu
 from __future__ import annotations
 
 import dataclasses
+import os
 import random
 import stat
 import subprocess
@@ -13,6 +14,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import psycopg
@@ -21,15 +23,17 @@ from psycopg.conninfo import make_conninfo
 from pyrage import x25519
 
 from demo.postgres import PostgresServer
-from jobs import backup_database, restore_drill, verify_backup
+from jobs import backup_database, restore_drill, retention, verify_backup
 from opslib import settings, storage_upload
 from opslib.areas import backup_proofs, backups, pg_tools
+from opslib.areas import retention as rules
 from opslib.areas.backups import Kind
 from opslib.errors import CancelledError, JobError, OpsError, SourceError, StorageError
 from opslib.run import Progress, Run
 from opslib.settings import Settings
 from opslib.spec import NoParams
 from opslib.storage import Place, Storage
+from tests.service import s3_kit
 from tests.service.faulty_proxy import FaultyProxy, faulty_proxy
 
 SOURCE = "backup_source"
@@ -406,6 +410,34 @@ def test_disk_full_at_the_drill(stage: Stage) -> None:
     assert stage.drill().rows == made.rows
 
 
+@pytest.fixture
+def tiny_disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A file system of 64 MB where temporary files go: room for a new server, not for the database."""
+    if os.geteuid():
+        pytest.skip("only root mounts a file system")
+    with tempfile.TemporaryDirectory() as mount:
+        options = "size=64m,mode=1777"  # for the account a throw-away server runs under
+        done = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "none", mount], check=False, capture_output=True)
+        if done.returncode:
+            pytest.skip("this root may not mount a file system")
+        monkeypatch.setattr(tempfile, "tempdir", mount)
+        yield Path(mount)
+        monkeypatch.undo()
+        subprocess.run(["umount", "--lazy", mount], check=True)
+
+
+def test_no_space_left_at_the_drill(stage: Stage, tiny_disk: Path) -> None:
+    """The disk itself is full (ENOSPC): the drill fails, says what to do, is remembered so, and leaves nothing."""
+    made = stage.backup()
+    for _ in range(2):
+        with pytest.raises(JobError, match=r"No space left on device.*the server's disk is full"):
+            stage.drill()
+        assert list(tiny_disk.iterdir()) == []
+    check = backups.checks(stage.environment["DATABASE_URL"])[made.key, Kind.DRILL]
+    assert not check["ok"]
+    assert stage.verify().verified == [made.key]
+
+
 def test_drill_leaves_no_database(stage: Stage, own_postgres: PostgresServer) -> None:
     """A drill that fails on a server of somebody's drops its database; the next one drops what a killed one left."""
     stage.backup()
@@ -423,11 +455,11 @@ def test_drill_leaves_no_database(stage: Stage, own_postgres: PostgresServer) ->
 
 @contextmanager
 def held(stage: Stage, part: str) -> Iterator[threading.Event]:
-    """Let every request for `part` wait until the event is set."""
+    """Let every PUT for `part` wait until the event is set."""
     reached, go = threading.Event(), threading.Event()
 
-    def wait(_: str, target: str) -> None:
-        if part in target:
+    def wait(method: str, target: str) -> None:
+        if method == "PUT" and part in target:
             reached.set()
             go.wait(20)
 
@@ -469,6 +501,40 @@ def test_upload_aborted_by_retention(stage: Stage) -> None:
         go.set()
     assert stage.storage.list("") == ()
     stage.proven_after(0)
+
+
+@pytest.mark.parametrize("moment", ["partNumber=2", ".json"])
+def test_retention_races_an_upload(stage: Stage, source: str, moment: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The job `retention` runs in the middle of an upload, or before its manifest, with no mercy for the young.
+
+    It leaves alone what a running backup writes. A store that lies about when an upload began (moto: 2010) loses it
+    the upload, and that is no success.
+    """
+
+    def patient(kind: type[Storage], _: Settings) -> Storage:
+        return kind(dataclasses.replace(stage.place, endpoint=stage.proxy.endpoint), timeout=20)
+
+    monkeypatch.setattr(Storage, "of", classmethod(patient))
+    monkeypatch.setattr(rules, "YOUNG", timedelta(days=-2))
+    merciless = dataclasses.replace(retention.Policy(), stale=timedelta(seconds=-60))
+    monkeypatch.setattr(retention, "Policy", lambda **_: merciless)
+    lied = False
+    with psycopg.connect(source, autocommit=True) as owner:
+        s3_kit.a_finished_run(
+            owner, "backup-database", outcome=None, finished_at=None, started_at=datetime.now(UTC), result=None
+        )
+        try:
+            with held(stage, moment) as go:
+                lied = any(upload.initiated.year < 2020 for upload in stage.storage.pending(""))
+                done = retention.run(stage.run("retention"), retention.Params())
+                assert (done.removed, done.aborted) == (0, int(lied))
+                go.set()
+        except StorageError:
+            assert lied
+        finally:
+            owner.execute("DELETE FROM ops.job_runs")
+    assert [one.has_manifest for one in backups.listing(stage.storage)] == [True] * (not lied)
+    stage.proven_after(int(not lied))
 
 
 def test_cancelled(stage: Stage) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -108,6 +109,23 @@ def test_life_of_a_backup(environment: dict[str, str], strict_r2: Place) -> None
     assert samples(environment)["bitloot_backup_proven", "verify"] == 0
     assert samples(environment)["bitloot_backup_newest_proven",] == 0
     assert not backups.checks(environment["DATABASE_URL"])[second["key"], Kind.DRILL]["ok"]
+
+
+def test_flipped_bits_exit_code(environment: dict[str, str], strict_r2: Place) -> None:
+    """A bit anywhere in object or manifest: `opsctl backups verify` ends with 1 each time, whole again with 0."""
+    why = ("--reason", "a test")
+    done(environment, "jobs", "exec", "backup-database", "--yes", *why)
+    storage, chance = Storage(strict_r2), random.Random(5)
+    key = backups.one(storage).key
+    for number in range(8):
+        at = (key, key + backups.MANIFEST)[number % 2]
+        whole = storage.get(at)
+        body = bytearray(whole)
+        body[chance.randrange(len(body))] ^= 1 << chance.randrange(8)
+        storage.put(at, bytes(body))
+        assert opsctl(environment, "backups", "verify", *why).returncode == 1
+        storage.put(at, whole)
+    assert "SUCCESS" in done(environment, "backups", "verify", *why)
 
 
 def test_restore(environment: dict[str, str], strict_r2: Place, postgres_server: PostgresServer) -> None:
