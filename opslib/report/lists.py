@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
 from opslib.areas import history, records
@@ -169,10 +170,11 @@ def _read(sources: Sources, period: Period, section: Section, of: Listed) -> Ite
 
 
 def _records(
-    name: str, filter_: str, *, day_only: bool = False
+    name: str, filter_: str, *, days: int | None = None
 ) -> Callable[[Sources, Period, str | None], Sequence[Row]]:
     def fetch(sources: Sources, period: Period, wanted: str | None) -> Sequence[Row]:
-        since = period.since if day_only else None
+        # What no index finds by its filter is looked for within so many days; a rare one would be looked for for ever.
+        since = None if days is None else period.until - timedelta(days=days)
         given = {filter_: wanted, "from": since, "to": period.until}
         with sources.app.asking() as connection:
             return records.page(connection, LISTINGS[name], given, limit=LIMIT).rows
@@ -268,7 +270,7 @@ LISTS: Sequence[Listed] = (
         ),
         "event_id",
         lambda _: OUTCOMES,
-        _records("webhooks", "outcome", day_only=True),
+        _records("webhooks", "outcome", days=1),
         "The calls of the day, newest first.",
         "opsctl webhooks list",
     ),
@@ -282,8 +284,8 @@ LISTS: Sequence[Listed] = (
         ),
         "reservation_id",
         lambda _: ("reserved", "sold"),
-        _records("reservations", "state"),
-        _UP_TO,
+        _records("reservations", "state", days=7),
+        "Set aside within seven days up to the end of the day, newest first.",
         "opsctl reservations list",
     ),
     Listed(

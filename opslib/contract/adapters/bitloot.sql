@@ -24,7 +24,7 @@
 -- index: webhook_logs ("webhookType", processed, "createdAt") for webhook_since webhook_slice webhook_history facts_webhooks
 -- index: webhook_logs ("externalId") for ipn_dropped webhooks_about
 -- index: webhook_logs ("orderId") for fulfilment_since webhooks_about
--- index: orders (status, "createdAt") for orders_by_status paid_unfulfilled underpaid_since ipn_dropped orders_newest facts_orders
+-- index: orders (status, "createdAt") for orders_by_status paid_unfulfilled underpaid_since ipn_dropped orders_newest facts_orders orders_by_hour
 -- index: payments (status) for payments_by_status
 -- index: payments ("createdAt") for payments_newest facts_payments
 -- index: payments ("orderId") for payment_finished_order_unmoved ipn_dropped fulfilled_without_payment payments_newest
