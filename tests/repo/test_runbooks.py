@@ -60,10 +60,13 @@ LINES = sorted({(page, line) for page, path in PAGES.items() for line in command
 @pytest.mark.parametrize(("page", "line"), LINES, ids=lambda value: value[:60])
 def test_a_command_is_one_there_is(page: str, line: str) -> None:
     """What somebody pastes at night must at least be taken."""
+    # The prose of a procedure may name a command by its first words; its steps are fenced, and whole.
+    prose = page not in ALERTS and f"`{line}`" in PAGES[page].read_text("utf-8")
     try:
         parse(line)
     except click.UsageError as exc:
-        pytest.fail(f"runbooks/{page}.md: {line}: {exc.format_message()}")
+        if not (prose and isinstance(exc, click.MissingParameter)):
+            pytest.fail(f"runbooks/{page}.md: {line}: {exc.format_message()}")
 
 
 def test_a_wrong_command_would_be_noticed() -> None:
