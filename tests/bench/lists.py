@@ -35,7 +35,7 @@ def run() -> Iterator[Line]:
         yield Line(f"python -c '{LIBRARIES}'", took, "target", 400, bound=1)
         for words, took, cpu in lists:
             yield Line(f"opsctl {words}", took, "target", 400, bound=1)
-            yield Line("its CPU", cpu, "those imports'", bare, bound=2.5)
+            yield Line("its CPU", cpu, "those imports'", bare, bound=3)
 
 
 async def _measured(servers: Stack) -> list[tuple[str, float, float]]:
