@@ -6,11 +6,10 @@ With `OPSCTL_REHEARSED=1` in the environment the seconds each step took are writ
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import psycopg
@@ -28,6 +27,7 @@ from opslib.areas import pg_tools, runbooks
 from opslib.contract import contract, migrate
 from opslib.storage import Place, Storage
 from tests.acceptance.exporter import Exporter
+from tests.acceptance.rehearsal import record
 
 ROOT = Path(__file__).parents[2]
 KEYS = 60
@@ -165,17 +165,8 @@ def follow(name: str, environment: Mapping[str, str], *, before: bool = True) ->
         started = time.monotonic()
         done(environment, "runbook", "run", name, "--step", str(step.number), "--yes", "--reason", "rehearsal")
         taken.append(time.monotonic() - started)
-    if before and os.environ.get("OPSCTL_REHEARSED"):
+    if before:
         record(name, taken)
-
-
-def record(name: str, taken: list[float]) -> None:
-    """Write the seconds into the page."""
-    path = ROOT / f"runbooks/{name}.md"
-    each: Iterator[float] = iter(taken)
-    text = re.sub(r"(?<=Last rehearsal: )[\d.]+(?= s)", lambda _: f"{next(each):.1f}", path.read_text("utf-8"))
-    text = re.sub(r"(?<=The last rehearsal took )[\d.]+(?= s)", f"{sum(taken):.1f}", text)
-    path.write_text(text, "utf-8")
 
 
 def objects(bucket: Storage) -> dict[str, bytes]:

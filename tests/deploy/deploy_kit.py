@@ -132,16 +132,25 @@ class Ansible:
     folder: Path
     home: Path
 
-    def run(self, *words: str, check: bool = True) -> str:
-        """Run one in ansible/; what it printed."""
-        environment = {
+    def environment(self) -> dict[str, str]:
+        """What they run in."""
+        return {
             "PATH": f"{self.folder}:{os.environ['PATH']}",
             "HOME": str(self.home),
             "ANSIBLE_NOCOLOR": "1",
             "LC_ALL": "C.UTF-8",
         }
+
+    def run(self, *words: str, check: bool = True) -> str:
+        """Run one in ansible/; what it printed."""
         done = subprocess.run(
-            words, cwd=ROOT / "ansible", env=environment, capture_output=True, text=True, check=False, timeout=600
+            words,
+            cwd=ROOT / "ansible",
+            env=self.environment(),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=600,
         )
         assert not check or done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
         return done.stdout + done.stderr
@@ -155,11 +164,16 @@ class Ansible:
         check: bool = True,
     ) -> str:
         """Run a playbook on hosts: each a mapping of its variables, `name` among them."""
+        path = self.inventory(hosts, variables)
+        return self.run("ansible-playbook", "-i", str(path), book, *more, check=check)
+
+    def inventory(self, hosts: Sequence[Mapping[str, Any]], variables: Mapping[str, Any]) -> Path:
+        """Write an inventory."""
         path = self.home / "hosts.json"
         listed = {str(host["name"]): {key: value for key, value in host.items() if key != "name"} for host in hosts}
         path.write_text(json.dumps({"ops": {"hosts": listed, "vars": dict(variables)}}))
         path.chmod(0o600)
-        return self.run("ansible-playbook", "-i", str(path), book, *more, check=check)
+        return path
 
 
 class Probe:
