@@ -33,7 +33,7 @@ JOB = Job(
     retries=2,
     retry_after=300,
     catch_up=CatchUp.ALL,  # each day has its report
-    needs=("DATABASE_URL",),
+    needs=("DATABASE_URL", "R2_BUCKET"),  # a folder alone: by hand, or `opsctl jobs enqueue`
 )
 
 

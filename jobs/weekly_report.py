@@ -32,7 +32,7 @@ JOB = Job(
     params=Params,
     retries=2,
     retry_after=300,
-    needs=("DATABASE_URL",),
+    needs=("DATABASE_URL", "R2_BUCKET"),  # a folder alone: by hand, or `opsctl jobs enqueue`
 )
 
 
