@@ -474,11 +474,13 @@ def held(stage: Stage, part: str) -> Iterator[threading.Event]:
 
     thread = threading.Thread(target=run)
     thread.start()
-    assert reached.wait(20)
-    yield go
-    go.set()
-    thread.join()
-    stage.calm()
+    try:
+        assert reached.wait(20)
+        yield go
+    finally:
+        go.set()
+        thread.join()
+        stage.calm()
     if failures:
         raise failures[0]
 
