@@ -121,6 +121,7 @@ def restore(dsn: str, tools: Tools, dump: Iterable[bytes]) -> None:
                 process.stdin.close()
         except BaseException:
             process.kill()  # before the end of its input, so that it cannot commit
+            said.text()  # nobody may be reading a pipe that is about to be closed
             raise
         code = process.wait()
         text = said.text()
