@@ -32,6 +32,7 @@ EMPTY: Mapping[str, str] = {
     "Jobs: Job exporter without jobs": "jobs are reported",
     "Jobs: Replication behind": "the demo has no second bucket",
     "Audit & flags: Flags past their day": "none has a day",
+    "Backups: Newest backup proven": "told with the second reading, a minute after the first",
     "Backups: Replication behind": "the demo has no second bucket",
     "Audit & flags: Oldest action without an outcome": "every action ended",
     "Audit & flags: Growth of the chain within an hour": "needs an hour",
