@@ -76,9 +76,9 @@ class Settings(BaseModel):
     app_admin_id: str | None = _plain("text", "Id of the admin those tokens name.")
     app_admin_email: Secret | None = _hidden("e-mail", "E-mail of the admin those tokens name.")
     prometheus_url: SecretHttpUrl | None = _hidden("http(s) URL", "Prometheus, for reports.")
-    alert_webhook_url: BaseUrl | None = _plain("http(s) URL", "Takes every alert as JSON, from Alertmanager.")
+    alert_webhook_url: SecretHttpUrl | None = _hidden("http(s) URL", "Takes every alert as JSON, from Alertmanager.")
     alert_webhook_token_file: str | None = _plain("path", "Holds its bearer token; Alertmanager reads it.")
-    alert_heartbeat_url: BaseUrl | None = _plain(
+    alert_heartbeat_url: SecretHttpUrl | None = _hidden(
         "http(s) URL", "Is called once a minute, and tells somebody when that stops."
     )
     alert_email_to: str | None = _plain("addresses, by commas", "Who gets alerts by e-mail.")

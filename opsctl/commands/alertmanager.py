@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
+from pydantic import SecretStr
 
 from opsctl.kinds import reads
 from opsctl.render.alertmanager import SITE, Site, configuration, links
@@ -39,8 +40,15 @@ def render(directory: Path) -> None:
     for name, text in templates.items():
         (directory / "templates" / name).write_text(text, "utf-8")
     written = (source / "alertmanager.yml").read_text("utf-8")
-    (directory / "alertmanager.yml").write_text(configuration(written, site), "utf-8")
-    click.echo(f"wrote {directory / 'alertmanager.yml'} and {len(templates)} templates")
+    target = directory / "alertmanager.yml"
+    target.touch(mode=0o640)  # before it holds anything: a webhook's address is often a secret
+    target.write_text(configuration(written, site), "utf-8")
+    click.echo(f"wrote {target} and {len(templates)} templates")
+
+
+def _text(url: SecretStr | None) -> str | None:
+    """Alertmanager 0.25 reads no address from a file, so these two stand in its own."""
+    return None if url is None else url.get_secret_value()
 
 
 def site_of(config: Settings) -> Site:
@@ -50,9 +58,9 @@ def site_of(config: Settings) -> Site:
         ConfigError: Nobody would be told of a page; or a way lacks a part.
     """
     site = Site(
-        webhook_url=config.alert_webhook_url,
+        webhook_url=_text(config.alert_webhook_url),
         webhook_token_file=config.alert_webhook_token_file,
-        heartbeat_url=config.alert_heartbeat_url,
+        heartbeat_url=_text(config.alert_heartbeat_url),
         email_to=config.alert_email_to,
         email_from=config.alert_email_from,
         smtp=config.alert_smtp,

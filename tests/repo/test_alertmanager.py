@@ -102,6 +102,7 @@ def test_every_way_is_rendered(amtool: str, tmp_path: Path, monkeypatch: pytest.
         "ticket": {"webhook_configs", "email_configs", "slack_configs"},
     }
     assert all(path in text for name, path in EVERY_WAY.items() if name.endswith("_FILE"))
+    assert (tmp_path / "alertmanager.yml").stat().st_mode & 0o007 == 0, "a webhook's address is often a secret"
     assert render(tmp_path, EVERY_WAY, monkeypatch)[0] == 0
     assert (tmp_path / "alertmanager.yml").read_text("utf-8") == text
 
