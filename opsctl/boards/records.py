@@ -120,6 +120,9 @@ BOARD = Board(
                     "Every call of a provider. A duplicate is its repeat; invalid is a bad signature; error is ours.",
                     "webhooks",
                     WEBHOOKS,
+                    # What it says before whose it is: an error must not be off the screen.
+                    columns="occurred_at, provider, event_type, external_id, outcome, settled, payment_status, "
+                    "claimed_status, error, order_id, attempt_count",
                 ),
                 _table(
                     "Reservations",

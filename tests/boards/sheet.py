@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 from tests.boards.answers import Answer
@@ -24,42 +25,7 @@ PALETTE = ("#7eb26d", "#eab839", "#6ed0e0", "#b7dbab", "#f4d598", "#1f78c1", "#b
 MOST_SERIES = 12
 MOST_ROWS = 40
 
-STYLE = """
-body{background:#111217;color:#ccccdc;font:13px/1.4 Inter,'DejaVu Sans',sans-serif;margin:0}
-h1{font-size:20px;margin:14px 16px 2px}h1 small{color:#e0b400;font-size:12px;font-weight:400;margin-left:10px}
-.means,.vars{margin:0 16px 6px;color:#9fa7b3}
-.vars b{color:#ccccdc;background:#22252b;padding:2px 7px;border-radius:3px;
-margin-right:4px;font-weight:400}.vars span{margin-right:12px}
-.board{position:relative;margin:0 8px}.row{position:absolute;font-size:15px;font-weight:600;padding:8px 8px}
-.panel{position:absolute;background:#181b1f;border:1px solid #2c3235;border-radius:3px;box-sizing:border-box;
-overflow:hidden}
-.panel h2{font-size:13px;font-weight:500;margin:0;padding:6px 8px;white-space:nowrap;overflow:hidden;
-text-overflow:ellipsis}
-.body{position:absolute;top:28px;left:8px;right:8px;bottom:6px;overflow:hidden}
-.empty{color:#8a8f98;position:absolute;inset:0;display:flex;align-items:center;justify-content:center;
-text-align:center;padding:0 10px}
-.error{color:#fff;background:#c4162a;padding:6px}
-.stats{display:flex;height:100%;gap:6px}.stat{flex:1;display:flex;flex-direction:column;align-items:center;
-justify-content:center;border-radius:3px;font-size:30px;font-weight:500;text-align:center;
-line-height:1.1;min-width:0}
-.stat small{font-size:13px;color:inherit}
-table{border-collapse:collapse;width:100%;font-size:12px}
-td,th{text-align:left;padding:2px 8px;white-space:nowrap;
-max-width:240px;overflow:hidden;text-overflow:ellipsis;border-bottom:1px solid #24272c}
-th{color:#6e9fff;font-weight:500}
-td.n,th.n{text-align:right}
-td a{color:#6e9fff}
-.legend{position:absolute;bottom:0;left:0;right:0;height:32px;font-size:11px;line-height:16px;overflow:hidden}
-.legend i{display:inline-block;width:12px;height:3px;vertical-align:middle;margin-right:4px}
-.legend span{margin-right:10px;
-white-space:nowrap}
-.bar{display:flex;align-items:center;margin:2px 0}
-.bar>span{width:38%;text-align:right;padding-right:8px;overflow:hidden;
-text-overflow:ellipsis;white-space:nowrap;font-size:12px}
-.bar>div{flex:1;background:#22252b;height:16px;position:relative}
-.bar>div>i{position:absolute;inset:0 auto 0 0;min-width:2px}
-.bar>b{width:110px;padding-left:8px;font-weight:500;white-space:nowrap}
-"""
+STYLE = Path(__file__).with_name("sheet.css").read_text("utf-8")
 
 
 def page(board: Json, answers: Sequence[Answer]) -> str:
@@ -133,6 +99,8 @@ def _number(value: float, unit: str) -> str:
         return f"€{value:,.2f}"
     if value == 0:
         return f"0{_ZERO.get(unit, '')}"
+    if unit == "none":
+        return f"{value:.10g}"
     suffix = {"ops": " ops/s", "opm": " ops/m"}.get(unit, "")
     for size, name in _SCALES.get(unit, ((1, ""),)):
         if abs(value) >= size:
