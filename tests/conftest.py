@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -47,6 +48,12 @@ def _reaper() -> Iterator[None]:
     """The undertaker of everything below, closed when all is over."""
     yield
     Reaper.shared().close()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_terminal() -> None:
+    """Of no width: a runner of tests side by side says one, and tables would be cut to it."""
+    os.environ.pop("COLUMNS", None)
 
 
 @pytest.fixture(autouse=True)
@@ -216,4 +223,5 @@ def _clone(server: PostgresServer, template: str) -> Iterator[str]:
 def _emptied(server: RedisServer) -> str:
     with server.client() as client:
         client.flushall()
+        client.config_set("maxmemory-policy", "noeviction")
     return server.url

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,9 @@ from tests.boards.__main__ import draw
 from tests.boards.answers import EMPTY, problems
 from tests.boards.live import Live, live
 from tests.boards.model import boards, panels
+
+PATIENCE = 90
+"""Seconds a panel may wait for its first fact: a job of the demo runs once a minute."""
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +30,10 @@ def demo() -> Iterator[Live]:
 def test_every_panel_shows_what_is_there(name: str, demo: Live) -> None:
     """No query fails, none is empty where the demo has the fact, no two series of a panel have one name."""
     chosen = {"order": demo.order} if name == "order" else None
-    assert list(problems(boards()[name], demo, chosen)) == []
+    deadline = time.monotonic() + PATIENCE
+    while (found := list(problems(boards()[name], demo, chosen))) and time.monotonic() < deadline:
+        time.sleep(5)
+    assert found == []
 
 
 @pytest.mark.parametrize("name", boards())

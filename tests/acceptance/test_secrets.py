@@ -34,7 +34,7 @@ from tests.acceptance.exporter import Exporter
 
 PLANTED = {name: f"{name.lower()}{uuid.uuid4().hex}" for name in (
     "DATABASE", "REDIS", "NOWPAYMENTS", "KINGUIN", "APP_URL", "SENTRY", "TOKEN", "R2_ID", "R2_KEY", "ADMIN",
-    "OPS", "PROMETHEUS", "REPLICA_ID", "REPLICA_KEY", "BACKUP", "RESTORE", "DRILL", "AGE",
+    "OPS", "PROMETHEUS", "REPLICA_ID", "REPLICA_KEY", "BACKUP", "RESTORE", "DRILL", "AGE", "ALERT", "HEARTBEAT",
     "ANSWER", "PAGE", "JOB", "FAILURE", "PAYLOAD", "RESULT", "ERROR",
 )}  # fmt: skip
 EMAIL = "customer.with.a.long.name@example.com"
@@ -112,6 +112,8 @@ def settings(evil: str, database: str, redis: RedisServer) -> dict[str, str]:
         "RESTORE_DATABASE_URL": make_conninfo(database, password=PLANTED["RESTORE"]),
         "RESTORE_DRILL_DATABASE_URL": make_conninfo(database, password=PLANTED["DRILL"]),
         "BACKUP_AGE_IDENTITY": PLANTED["AGE"],
+        "ALERT_WEBHOOK_URL": f"http://user:{PLANTED['ALERT']}@{evil}/alerts",
+        "ALERT_HEARTBEAT_URL": f"http://user:{PLANTED['HEARTBEAT']}@{evil}/beat",
         "SENTRY_DSN": f"http://{PLANTED['SENTRY']}@{evil}/1",
         "OPS_METRICS_TOKEN": PLANTED["TOKEN"],
         "OPS_LEDGER_REFRESH_SECONDS": "1",

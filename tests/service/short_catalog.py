@@ -6,7 +6,7 @@ from opslib.run import Run
 from opslib.spec import NoParams
 from tests.service import node_kit
 
-ALL = node_kit.naps(12, seconds=1, timeout=5)
+ALL = node_kit.naps(12, seconds=1, timeout=30)
 for _job in ALL:
     globals()[_job.name.replace("-", "_")] = _job
 JOBS = {job.name: f"{__name__}:{job.name.replace('-', '_')}" for job in ALL}

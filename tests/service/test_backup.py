@@ -36,6 +36,9 @@ from opslib.storage import Place, Storage
 from tests.service import s3_kit
 from tests.service.faulty_proxy import FaultyProxy, faulty_proxy
 
+# urllib3 leaves a connection whose answer was cut off to the collector of garbage.
+pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning")
+
 SOURCE = "backup_source"
 PART = 5 * 1024 * 1024  # the least R2 takes, so that a small database makes several
 
