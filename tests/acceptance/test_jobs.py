@@ -48,7 +48,7 @@ def test_each_slot_once_whatever_happens(own_postgres: PostgresServer, tmp_path:
     assert proof.wrong == ()
     assert proof.overlaps == 0
     assert proof.slots > 100
-    # Time runs fifteen times as fast here: on a busy machine a worker may seem dead five times, and then a run is FAILED.
+    # Time runs fifteen times as fast: on a busy machine a worker may seem dead five times, and its run is FAILED.
     assert proof.runs.keys() <= {"SUCCESS", "FAILED"}
     assert proof.runs["SUCCESS"] > 0.9 * sum(proof.runs.values())
     assert sum(proof.runs.values()) == proof.slots - proof.skipped
