@@ -12,7 +12,8 @@ from datetime import timedelta
 
 from exporters.signals import audit as signals
 from opslib.areas.queries import NAMED
-from opslib.collector import Collector, Every
+from opslib.collector import Collector
+from opslib.database_collector import DatabaseCollector
 from opslib.postgres import Database
 from opslib.settings import Settings
 from opslib.spec import Counter, Gauge, Sample, Subject
@@ -39,7 +40,7 @@ VERIFY, ANCHOR = "audit.verify", "audit.anchor"
 WORDS = {"allowed": "intact", "failed": "damaged"}
 
 
-class Audit(Collector):
+class Audit(DatabaseCollector):
     """The audit's own numbers.
 
     Args:
@@ -47,16 +48,15 @@ class Audit(Collector):
     """
 
     name = "audit"
-    refresh = Every(REFRESH_SECONDS)
 
     def __init__(self, ops: Database) -> None:
-        self._ops = ops
+        super().__init__(ops, REFRESH_SECONDS)
         self._counts: Sequence[Sample] = ()
 
     async def collect(self) -> Sequence[Sample]:
         """Read the totals and the state."""
-        totals = await self._ops.rows(NAMED["audit_totals"].sql)
-        (state,) = await self._ops.rows(NAMED["audit_state"].sql, {"settle": RUNNING})
+        totals = await self._database.rows(NAMED["audit_totals"].sql)
+        (state,) = await self._database.rows(NAMED["audit_state"].sql, {"settle": RUNNING})
         self._counts = [EVENTS(row["events"], action=row["action"], outcome=row["outcome"]) for row in totals]
         last = {(row["action"], row["outcome"]): row["last_at"].timestamp() for row in totals}
         verified = {outcome: last[VERIFY, outcome] for outcome in WORDS if (VERIFY, outcome) in last}
@@ -73,18 +73,6 @@ class Audit(Collector):
     def counts(self) -> Iterable[Sample]:
         """The last committed totals, whatever the database does now."""
         return self._counts
-
-    async def probe(self) -> None:
-        """Does it answer?"""
-        await self._ops.ping()
-
-    async def start(self) -> None:
-        """Make it ready to be asked."""
-        await self._ops.open()
-
-    async def stop(self) -> None:
-        """Let go of it."""
-        await self._ops.close()
 
 
 def collectors(settings: Settings) -> list[Collector]:

@@ -16,6 +16,7 @@ from opslib.areas import backups
 from opslib.areas.backups import Backup, Kind
 from opslib.areas.queries import NAMED
 from opslib.collector import Collector, Every
+from opslib.database_collector import DatabaseCollector
 from opslib.errors import StorageError
 from opslib.postgres import Database
 from opslib.settings import Settings
@@ -89,7 +90,7 @@ class Objects(Collector):
         return backups.listing(self._storage), len(self._storage.pending(backups.PREFIX))
 
 
-class Checks(Collector):
+class Checks(DatabaseCollector):
     """What was proven.
 
     Args:
@@ -98,15 +99,14 @@ class Checks(Collector):
     """
 
     name = "backups/checks"
-    refresh = Every(CHECKS_SECONDS)
 
     def __init__(self, ops: Database, objects: Objects) -> None:
-        self._ops = ops
+        super().__init__(ops, CHECKS_SECONDS)
         self._objects = objects
 
     async def collect(self) -> Sequence[Sample]:
         """Read the last check of each."""
-        rows = await self._ops.rows(NAMED["backup_checks_last"].sql)
+        rows = await self._database.rows(NAMED["backup_checks_last"].sql)
         samples = []
         for kind in Kind:
             of_kind = [row for row in rows if row["kind"] == kind]
@@ -118,18 +118,6 @@ class Checks(Collector):
         if newest := self._objects.newest:
             samples.append(NEWEST_PROVEN(any(_proves(row, newest) for row in rows)))
         return samples
-
-    async def probe(self) -> None:
-        """Does it answer?"""
-        await self._ops.ping()
-
-    async def start(self) -> None:
-        """Make it ready to be asked."""
-        await self._ops.open()
-
-    async def stop(self) -> None:
-        """Let go of it."""
-        await self._ops.close()
 
 
 def _proves(row: Mapping[str, Any], backup: Backup) -> bool:

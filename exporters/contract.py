@@ -10,10 +10,10 @@ from collections.abc import Sequence
 
 import structlog
 
-from exporters.reconciliation import Present
 from opslib.areas.queries import NAMED
 from opslib.contract import adapter, canonical, indexes
 from opslib.contract.indexes import Index
+from opslib.database_collector import DatabaseCollector
 from opslib.postgres import Database
 from opslib.spec import Gauge, Sample
 
@@ -27,7 +27,7 @@ MISSING_INDEXES = Gauge(
 METRICS = (CONTRACT_OK, MISSING_INDEXES)
 
 
-class Contract(Present):
+class Contract(DatabaseCollector):
     """The views, by name, column and type; the indexes, by their columns.
 
     Args:
@@ -45,7 +45,7 @@ class Contract(Present):
 
     async def collect(self) -> Sequence[Sample]:
         """Compare; what is wrong is logged when it changes."""
-        problems = canonical.problems(await self._app.rows(NAMED["contract_columns"].sql))
+        problems = canonical.problems(await self._database.rows(NAMED["contract_columns"].sql))
         if problems and problems != self._said:
             log.warning("contract_broken", problems=problems[:5], more=max(0, len(problems) - 5))
         self._said = problems
@@ -54,7 +54,7 @@ class Contract(Present):
     async def _missing(self) -> int:
         """How many indexes are missing. We go on without: dearer for the application's database, and right."""
         parameters = {"tables": indexes.tables(self._wanted)}
-        lacking = indexes.missing(self._wanted, await self._app.rows(NAMED["contract_indexes"].sql, parameters))
+        lacking = indexes.missing(self._wanted, await self._database.rows(NAMED["contract_indexes"].sql, parameters))
         for lack in lacking:
             if lack.index not in self._lacking:
                 log.warning(

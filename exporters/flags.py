@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime, time, timedelta
 
-from exporters.reconciliation import Present
 from exporters.signals import flags as signals
 from opslib.areas.flag_plan import State
 from opslib.areas.queries import NAMED
 from opslib.collector import Collector
+from opslib.database_collector import DatabaseCollector
 from opslib.postgres import Database
 from opslib.settings import Settings
 from opslib.spec import Gauge, Sample, Subject
@@ -36,7 +36,7 @@ OVERRIDE = Gauge(
 REFRESH_SECONDS = 15.0
 
 
-class Flags(Present):
+class Flags(DatabaseCollector):
     """The flags as flag-sync left them.
 
     Args:
@@ -47,17 +47,16 @@ class Flags(Present):
 
     def __init__(self, ops: Database) -> None:
         super().__init__(ops, REFRESH_SECONDS)
-        self._ops = ops
 
     async def collect(self) -> Sequence[Sample]:
         """Read what is remembered; before the first sync there is nothing to say."""
-        syncs = await self._ops.rows(NAMED["flag_sync"].sql)
-        overrides = await self._ops.rows(NAMED["flag_overrides"].sql)
+        syncs = await self._database.rows(NAMED["flag_sync"].sql)
+        overrides = await self._database.rows(NAMED["flag_overrides"].sql)
         samples = [VALID(not row["errors"]) for row in syncs]
         samples += [OVERRIDE(row["until"].timestamp(), flag=row["key"]) for row in overrides]
         if not syncs or syncs[0]["synced_at"] is None:
             return samples
-        flags = await self._ops.rows(NAMED["flag_states"].sql)
+        flags = await self._database.rows(NAMED["flag_states"].sql)
         samples.append(SYNCED(syncs[0]["synced_at"].timestamp()))
         samples += [FLAGS(sum(flag["state"] == state for flag in flags), state=state) for state in State]
         for flag in flags:

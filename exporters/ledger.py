@@ -187,10 +187,8 @@ class Fulfilments(LedgerCollector):
 
 def collectors(settings: Settings) -> list[Collector]:
     """Its collectors: a family each, so that one that cannot be read leaves the others; then the gauges."""
-    app_dsn = settings.reveal("DATABASE_URL")
-    ops_dsn = settings.ops_dsn.get_secret_value() if settings.ops_dsn else app_dsn
-    app = Database(app_dsn, application_name="opsctl ledger", read_only=True)
-    ops = Database(ops_dsn, application_name="opsctl ledger")
+    app = Database(settings.reveal("DATABASE_URL"), application_name="opsctl ledger", read_only=True)
+    ops = Database(settings.require_ops(), application_name="opsctl ledger")
     settle = timedelta(seconds=settings.ops_ledger_settle_seconds)
     horizon = timedelta(seconds=settings.ops_ledger_horizon_seconds)
     seconds, slow = settings.ops_ledger_refresh_seconds, settings.ops_ledger_gauges_seconds

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 
 from opslib.areas.queries import NAMED
-from opslib.collector import Collector, Every
+from opslib.database_collector import DatabaseCollector
 from opslib.postgres import Database
 from opslib.spec import Gauge, Sample
 
@@ -35,47 +35,22 @@ PROBLEMS = (
 )
 
 
-class Present(Collector):
-    """Questions about the present of one database, on a slow clock.
-
-    Args:
-        app: The application's database.
-        seconds: Between two refreshes.
-    """
-
-    def __init__(self, app: Database, seconds: float) -> None:
-        self.refresh = Every(seconds, deadline=60)
-        self._app = app
-
-    async def probe(self) -> None:
-        """Does it answer?"""
-        await self._app.ping()
-
-    async def start(self) -> None:
-        """Make it ready to be asked."""
-        await self._app.open()
-
-    async def stop(self) -> None:
-        """Let go of it."""
-        await self._app.close()
-
-
-class Statuses(Present):
+class Statuses(DatabaseCollector):
     """Orders and payments by status."""
 
     name = "ledger/statuses"
 
     async def collect(self) -> Sequence[Sample]:
         """Count both tables."""
-        orders = await self._app.rows(NAMED["orders_by_status"].sql)
-        payments = await self._app.rows(NAMED["payments_by_status"].sql)
+        orders = await self._database.rows(NAMED["orders_by_status"].sql)
+        payments = await self._database.rows(NAMED["payments_by_status"].sql)
         return [
             *(ORDERS(row["count"], status=row["status"]) for row in orders),
             *(PAYMENTS(row["count"], status=row["status"]) for row in payments),
         ]
 
 
-class Reconciliation(Present):
+class Reconciliation(DatabaseCollector):
     """The five problems: count, age, value.
 
     Args:
@@ -94,7 +69,7 @@ class Reconciliation(Present):
         """Ask each of them."""
         samples: list[Sample] = []
         for problem in PROBLEMS:
-            (row,) = await self._app.rows(NAMED[problem].sql, {"settle": self._settle})
+            (row,) = await self._database.rows(NAMED[problem].sql, {"settle": self._settle})
             samples += [PROBLEM(row["count"], problem=problem), VALUE(row["value_eur"], problem=problem)]
             if row["oldest_seconds"] is not None:
                 samples.append(OLDEST(row["oldest_seconds"], problem=problem))

@@ -15,7 +15,8 @@ from typing import Any
 from exporters.signals import runs as signals
 from opslib.areas.queries import NAMED
 from opslib.areas.runs import State
-from opslib.collector import Collector, Every
+from opslib.collector import Collector
+from opslib.database_collector import DatabaseCollector
 from opslib.errors import SourceError
 from opslib.postgres import Database
 from opslib.settings import Settings
@@ -71,18 +72,17 @@ SECONDS = 5.0  # three small queries over our own tables
 Row = dict[str, Any]
 
 
-class Runs(Collector):
+class Runs(DatabaseCollector):
     """Every declared job.
 
     Args:
-        dsn: The ops database.
+        ops: The database of schema `ops`.
     """
 
     name = "runs"
-    refresh = Every(SECONDS)
 
-    def __init__(self, dsn: str) -> None:
-        self._database = Database(dsn, application_name="opsctl runs", read_only=True, size=2)
+    def __init__(self, ops: Database) -> None:
+        super().__init__(ops, SECONDS)
         self._counts: Sequence[Sample] = ()
 
     async def collect(self) -> Sequence[Sample]:
@@ -96,18 +96,6 @@ class Runs(Collector):
     def counts(self) -> Iterable[Sample]:
         """As last read, whatever the database does now."""
         return self._counts
-
-    async def probe(self) -> None:
-        """Does the database answer?"""
-        await self._database.ping()
-
-    async def start(self) -> None:
-        """Make the database ready to be asked."""
-        await self._database.open()
-
-    async def stop(self) -> None:
-        """Let go of it."""
-        await self._database.close()
 
 
 def _gauges(job: Row) -> Iterable[Sample]:
@@ -147,8 +135,7 @@ def _events(jobs: Sequence[Row], counts: Sequence[Row]) -> Iterable[Sample]:
 
 def collectors(settings: Settings) -> list[Collector]:
     """One."""
-    dsn = settings.ops_dsn
-    return [Runs(dsn.get_secret_value())] if dsn else []
+    return [Runs(Database(settings.require_ops(), application_name="opsctl runs", read_only=True, size=2))]
 
 
 SUBJECT = Subject(
