@@ -64,8 +64,7 @@ def run(run: Run, params: NoParams) -> Result:
         run.progress(done, max(total, done), unit="bytes", note="dumping")
 
     settings = run.settings.require(*JOB.needs)
-    assert settings.ops_dsn is not None  # noqa: S101 - required above
-    with exclusively(settings.ops_dsn.get_secret_value(), JOB.name) as turn:
+    with exclusively(settings.require_ops(), JOB.name) as turn:
         made = backup_writer.write(
             settings, Storage.of(settings), turn, now=datetime.now(UTC), run=run.id, progress=progress
         )

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from opslib.areas import facts
 from opslib.areas.archive import Archive, Archived, Source
 from opslib.areas.queries import NAMED
-from opslib.errors import ConfigError, JobError
+from opslib.errors import JobError
 from opslib.run import Run
 from opslib.session import Connection, session
 from opslib.spec import Cron, Job, NoParams
@@ -63,12 +63,9 @@ def run(run: Run, params: NoParams) -> Result:
         SourceError: A database or the store failed.
     """
     del params
-    ours = run.settings.ops_dsn
-    if ours is None:
-        raise ConfigError("cleanup needs a database: set DATABASE_URL")
     with (
         session(run.settings.reveal("DATABASE_URL"), JOB.name, seconds=600) as app,
-        session(ours.get_secret_value(), JOB.name, seconds=600) as ops,
+        session(run.settings.require_ops(), JOB.name, seconds=600) as ops,
     ):
         days = facts.write(app, ops, lambda done, total: _tick(run, "days", f"facts of {done} of {total} days"))
         sessions = _sessions(run, app)

@@ -50,14 +50,13 @@ def run(run: Run, params: NoParams) -> Result:
     """
     del params
     settings = run.settings.require(*JOB.needs)
-    assert settings.ops_dsn is not None  # noqa: S101 - required above
     storage = Storage.of(settings)
 
     def progress(done: float, total: float, unit: str, note: str) -> None:
         run.check_cancelled()
         run.progress(done, total, unit=unit, note=note)
 
-    with backups.exclusively(settings.ops_dsn.get_secret_value(), JOB.name):
+    with backups.exclusively(settings.require_ops(), JOB.name):
         backup = backups.one(storage)
         check, manifest = backup_proofs.drill(settings, storage, backup, run=run.id, progress=progress)
     if not check.ok or manifest is None:

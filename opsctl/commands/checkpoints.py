@@ -39,13 +39,10 @@ def checkpoints(*, as_json: bool) -> None:
 
 
 def _read() -> tuple[Rows, Rows]:
-    loaded = settings.load()
-    if loaded.ops_dsn is None:
-        loaded.require("DATABASE_URL")
-    assert loaded.ops_dsn is not None  # noqa: S101 - required above
+    dsn = settings.load().require_ops()
     try:
         with (
-            connect(loaded.ops_dsn.get_secret_value(), "opsctl exporter") as connection,
+            connect(dsn, "opsctl exporter") as connection,
             connection.cursor(row_factory=dict_row) as cursor,
         ):
             exporters, families = (

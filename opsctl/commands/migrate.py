@@ -28,7 +28,7 @@ def migrate() -> None:
 @reads
 def status(*, as_json: bool) -> None:
     """Show which migrations stand. Exit code 1 when files and database contradict each other."""
-    steps = migrations.status(_dsn())
+    steps = migrations.status(settings.load().require_ops())
     if as_json:
         click.echo(json.dumps([asdict(step) for step in steps], indent=2, default=str))
     else:
@@ -47,7 +47,7 @@ def status(*, as_json: bool) -> None:
 @deploys
 def up(to: int | None, *, as_json: bool) -> None:
     """Apply what is pending. Safe to run twice at once: the second waits and finds nothing to do."""
-    _report(migrations.up(_dsn(), to), "applied", "nothing to apply", as_json=as_json)
+    _report(migrations.up(settings.load().require_ops(), to), "applied", "nothing to apply", as_json=as_json)
 
 
 @migrate.command()
@@ -58,15 +58,7 @@ def up(to: int | None, *, as_json: bool) -> None:
 @deploys
 def down(to: int | None, *, as_json: bool) -> None:
     """Take back the newest migration, or all above N. What its tables held is gone."""
-    _report(migrations.down(_dsn(), to), "taken back", "nothing to take back", as_json=as_json)
-
-
-def _dsn() -> str:
-    loaded = settings.load()
-    if loaded.ops_dsn is None:
-        loaded.require("DATABASE_URL")
-    assert loaded.ops_dsn is not None  # noqa: S101 - required above
-    return loaded.ops_dsn.get_secret_value()
+    _report(migrations.down(settings.load().require_ops(), to), "taken back", "nothing to take back", as_json=as_json)
 
 
 def _report(done: Sequence[Migration], word: str, nothing: str, *, as_json: bool) -> None:
