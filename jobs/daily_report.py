@@ -11,6 +11,7 @@ from datetime import UTC, date, datetime, timedelta
 from pydantic import BaseModel, ConfigDict, Field
 
 from opslib.report import make
+from opslib.report.job import Published, publish
 from opslib.run import Run
 from opslib.spec import CatchUp, Cron, Job
 
@@ -37,25 +38,7 @@ JOB = Job(
 )
 
 
-class Result(BaseModel):
-    """What was published.
-
-    Attributes:
-        place: Below each root.
-        level: How the day was.
-        verdict: In one sentence.
-        files: How many.
-        removed: Reports that were too old, by root.
-    """
-
-    place: str
-    level: str
-    verdict: str
-    files: int
-    removed: dict[str, list[str]]
-
-
-def run(run: Run, params: Params) -> Result:
+def run(run: Run, params: Params) -> Published:
     """Make it and put it there.
 
     Raises:
@@ -63,11 +46,4 @@ def run(run: Run, params: Params) -> Result:
         JobError: One of the places could not be written.
     """
     day = params.day or (run.slot or datetime.now(UTC)).astimezone(UTC).date() - timedelta(days=1)
-
-    def tick(note: str) -> None:
-        run.progress(note=note)
-        run.check_cancelled()
-
-    made = make.day(run.settings, day, tick)
-    removed = make.publish(run.settings, made, tick)
-    return Result(place=made.place, files=len(made.files), removed=removed, **made.entry)
+    return publish(run, lambda tick: make.day(run.settings, day, tick))
