@@ -3,111 +3,34 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 import os
-import signal
-import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import psycopg
 import pytest
-from psycopg.rows import dict_row
 
 from demo.postgres import PostgresServer
 from opslib import runner, settings
 from opslib.areas import runs
 from opslib.errors import ConfigError, NotFoundError
 from opslib.jobs.timing import Timing
-from tests.service import attempt_jobs, node_kit, short_node
+from tests.service import attempt_jobs
 from tests.service.attempt_jobs import Params
-
-TIMING = replace(short_node.TIMING, watch=1, sweep=5)
-Rows = list[dict[str, Any]]
-
-
-class Cluster:
-    """The database, as people see it, and processes to come and go.
-
-    Args:
-        owner: Its DSN as the owner.
-        dsn: As a worker logs in.
-    """
-
-    def __init__(self, owner: str, dsn: str) -> None:
-        self.owner = owner
-        self.settings = settings.load({"OPS_DATABASE_URL": dsn})
-        self.people = psycopg.connect(owner, autocommit=True)
-
-    @contextlib.asynccontextmanager
-    async def node(
-        self, jobs: Mapping[str, str] = attempt_jobs.JOBS, timing: Timing = TIMING, **options: Any
-    ) -> AsyncIterator[asyncio.Task[None]]:
-        """One that serves until the block ends."""
-        serving = asyncio.create_task(runner.serve(self.settings, jobs, timing=timing, **options))
-        await eventually(lambda: serving.done() or self.rows("SELECT 1 FROM ops.job_workers"))
-        try:
-            yield serving
-        finally:
-            if not serving.done():
-                os.kill(os.getpid(), signal.SIGTERM)
-            await asyncio.wait_for(serving, 15)
-
-    def rows(self, sql: str, *params: Any) -> Rows:
-        """As the owner."""
-        with self.people.cursor(row_factory=dict_row) as cursor:
-            return cursor.execute(sql.encode(), params).fetchall()
-
-    def enqueue(self, job: str = "once", **params: Any) -> int:
-        """As a person does."""
-        options = {name: params.pop(name) for name in ("priority", "at") if name in params}
-        return runs.enqueue(self.people, job, Params(**params), triggered_by="anna", **options)
-
-    def run(self, number: int) -> dict[str, Any]:
-        """As a person sees it."""
-        return runs.run(self.people, number)
-
-    async def state(self, number: int, *states: str, seconds: float = 10) -> dict[str, Any]:
-        """Wait until it is in one of these."""
-        await eventually(lambda: self.run(number)["state"] in states, seconds)
-        return self.run(number)
-
-    def again(self) -> None:
-        """Connect anew, after a restart."""
-        self.people.close()
-        self.people = psycopg.connect(self.owner, autocommit=True)
-
-
-async def eventually(condition: Callable[[], object], seconds: float = 10) -> None:
-    """Wait for it."""
-    async with asyncio.timeout(seconds):
-        while not condition():  # noqa: ASYNC110 - a database is asked
-            await asyncio.sleep(0.02)
+from tests.service.cluster_kit import TIMING, Cluster, eventually, opened
 
 
 @pytest.fixture
-def cluster(postgres_server: PostgresServer) -> Any:
+def cluster(postgres_server: PostgresServer) -> Iterator[Cluster]:
     """On the server all tests share."""
-    yield from _cluster(postgres_server)
+    yield from opened(postgres_server)
 
 
 @pytest.fixture
-def own(own_postgres: PostgresServer) -> Any:
+def own(own_postgres: PostgresServer) -> Iterator[Cluster]:
     """On a server to be restarted."""
-    yield from _cluster(own_postgres)
-
-
-def _cluster(server: PostgresServer) -> Any:
-    name = f"ops_{time.monotonic_ns():x}"
-    opened = Cluster(*node_kit.ops_database(server, name))
-    yield opened
-    opened.people.close()
-    with server.connect() as admin:
-        admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
-        admin.execute(f"DROP ROLE {name}_worker")
+    yield from opened(own_postgres)
 
 
 async def test_a_run_from_queue_to_success(cluster: Cluster) -> None:
