@@ -2,6 +2,8 @@
 
 from opslib.alerting import HOUR, MINUTE, Above, Alert, Below, Severity, Signal, Unit
 
+# What must last for hours before somebody is called is read over a quarter of one: a single scrape missed, as at each
+# deployment, would begin those hours anew.
 AGE = Signal(
     title="Age of the newest backup",
     expr="time() - bitloot_backup_newest_timestamp_seconds",
@@ -10,7 +12,7 @@ AGE = Signal(
 )
 COUNT = Signal(
     title="Whole backups",
-    expr='bitloot_backups{manifest="yes"}',
+    expr='last_over_time(bitloot_backups{manifest="yes"}[15m])',
     unit=Unit.COUNT,
     means="Backups in the bucket whose manifest is there, which is written last.",
 )
@@ -36,7 +38,7 @@ SHRINK = Signal(
 )
 PENDING = Signal(
     title="Unfinished uploads",
-    expr="bitloot_backup_pending_uploads",
+    expr="last_over_time(bitloot_backup_pending_uploads[15m])",
     unit=Unit.COUNT,
     means="Multipart uploads begun and neither completed nor aborted: invisible in the bucket, and paid for.",
 )
@@ -49,7 +51,7 @@ PASSED = Signal(
 )
 NEWEST_PROVEN = Signal(
     title="Newest backup proven",
-    expr="bitloot_backup_newest_proven",
+    expr="last_over_time(bitloot_backup_newest_proven[15m])",
     unit=Unit.YES_NO,
     means="1 if the newest whole backup was read to its end and agreed with its digest; 0 until it is verified.",
 )

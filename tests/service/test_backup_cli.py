@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import random
@@ -19,6 +20,7 @@ from exporters import backups as exporter
 from opslib import audit, audit_chain, audit_store, settings
 from opslib.areas import backups
 from opslib.areas.backups import Kind
+from opslib.errors import StorageError
 from opslib.spec import Sample
 from opslib.storage import Place, Storage
 
@@ -109,6 +111,28 @@ def test_life_of_a_backup(environment: dict[str, str], strict_r2: Place) -> None
     assert samples(environment)["bitloot_backup_proven", "verify"] == 0
     assert samples(environment)["bitloot_backup_newest_proven",] == 0
     assert not backups.checks(environment["DATABASE_URL"])[second["key"], Kind.DRILL]["ok"]
+
+
+async def test_proven_on_the_first_page(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """An exporter says it with its first reading, whichever source is slower; a bucket away hides that only."""
+    await asyncio.to_thread(done, environment, "jobs", "exec", "backup-database", "--yes", "--reason", "a test")
+    await asyncio.to_thread(done, environment, "backups", "verify", "--reason", "a test")
+    away = {**environment, "R2_ENDPOINT": "http://127.0.0.1:9"}
+    for settled, known in ((environment, 1), (away, None), (environment, 1)):
+        objects, checks = exporter.collectors(settings.load(settled))
+        await checks.start()
+        first = asyncio.create_task(checks.collect())
+        with contextlib.suppress(StorageError):
+            await objects.collect()
+        page = {one.metric.name: one.value[0] for one in await first if isinstance(one, Sample)}
+        assert page["bitloot_backup_proven"] == 1
+        assert page.get("bitloot_backup_newest_proven") == known
+        await checks.stop()
+    monkeypatch.setattr(exporter, "FIRST_SECONDS", 0.1)
+    _, checks = exporter.collectors(settings.load(environment))  # whose bucket hangs
+    await checks.start()
+    assert exporter.NEWEST_PROVEN.name not in {one.metric.name for one in await checks.collect()}
+    await checks.stop()
 
 
 def test_flipped_bits_exit_code(environment: dict[str, str], strict_r2: Place) -> None:
