@@ -16,6 +16,7 @@ from opslib.settings import Settings
 _HERE = Path(__file__).parents[1]
 FOLDERS = (_HERE.parent / "alertmanager", _HERE / "alertmanager")
 """Where the routes are: in a checkout; in an installed wheel."""
+MAIN = "alertmanager.yml"
 
 
 @click.group()
@@ -32,18 +33,30 @@ def render(directory: Path) -> None:
     Passwords and keys stay in the files the settings point to, which Alertmanager reads for itself. Then
     `amtool check-config DIRECTORY/alertmanager.yml`, and have Alertmanager reload.
     """
-    site = site_of(settings.load())
+    written = files(settings.load())
+    for name, text in written.items():
+        path = directory / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if name == MAIN:
+            path.touch(mode=0o640)  # before it holds anything: a webhook's address is often a secret
+        path.write_text(text, "utf-8")
+    click.echo(f"wrote {directory / MAIN} and {len(written) - 1} templates")
+
+
+def files(config: Settings) -> dict[str, str]:
+    """All that Alertmanager loads: each file's text by its path below one folder.
+
+    Raises:
+        ConfigError: Nobody would be told of a page; or a way lacks a part.
+    """
+    site = site_of(config)
     source = next(folder for folder in FOLDERS if folder.is_dir())
     templates = {path.name: path.read_text("utf-8") for path in sorted((source / "templates").glob("*.tmpl"))}
     templates[SITE] = links(site)
-    (directory / "templates").mkdir(parents=True, exist_ok=True)
-    for name, text in templates.items():
-        (directory / "templates" / name).write_text(text, "utf-8")
-    written = (source / "alertmanager.yml").read_text("utf-8")
-    target = directory / "alertmanager.yml"
-    target.touch(mode=0o640)  # before it holds anything: a webhook's address is often a secret
-    target.write_text(configuration(written, site), "utf-8")
-    click.echo(f"wrote {target} and {len(templates)} templates")
+    return {
+        MAIN: configuration((source / MAIN).read_text("utf-8"), site),
+        **{f"templates/{name}": text for name, text in templates.items()},
+    }
 
 
 def _text(url: SecretStr | None) -> str | None:
