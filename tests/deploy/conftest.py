@@ -72,6 +72,15 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
+def key(tmp_path: Path) -> Path:
+    """Whoever has it may log in where `reached_by_ssh` says so."""
+    need("ssh", "ssh-keygen")
+    path = tmp_path / "key"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(path)], check=True)
+    return path
+
+
+@pytest.fixture
 def variables(release: Path, monkeypatch: pytest.MonkeyPatch, debian_redis: Path) -> Iterator[dict[str, Any]]:
     """What every inventory must say, with a PostgreSQL and a Redis behind it that listen on loopback."""
     port = free_port()
@@ -108,4 +117,24 @@ def chroot(one: Tree) -> dict[str, Any]:
         "bitloot_ops_exporters": [
             {"name": "main", "listen": f"127.0.0.1:{one.port}", "subjects": ["queues", "ledger", "runs"]}
         ],
+    }
+
+
+def reached_by_ssh(one: Tree, key: Path) -> dict[str, Any]:
+    """Let its sshd listen on a port of its own, to one key."""
+    port = free_port()
+    (one.path / "etc/ssh/sshd_config.d/test.conf").write_text(f"Port {port}\nListenAddress 127.0.0.1\n")
+    keys = one.path / "root/.ssh"
+    keys.mkdir(mode=0o700, exist_ok=True)
+    (keys / "authorized_keys").write_bytes(key.with_suffix(".pub").read_bytes())
+    exporters = chroot(one)["bitloot_ops_exporters"]
+    return {
+        "name": one.name,
+        "ansible_host": "127.0.0.1",
+        "ansible_port": port,
+        "ansible_user": "root",
+        "ansible_become": False,
+        "ansible_ssh_private_key_file": str(key),
+        "ansible_ssh_common_args": "-o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o ControlMaster=no",
+        "bitloot_ops_exporters": exporters,
     }

@@ -161,17 +161,21 @@ class Ansible:
         hosts: Sequence[Mapping[str, Any]],
         variables: Mapping[str, Any],
         *more: str,
+        groups: Sequence[str] = (),
         check: bool = True,
     ) -> str:
-        """Run a playbook on hosts: each a mapping of its variables, `name` among them."""
-        path = self.inventory(hosts, variables)
+        """Run a playbook on hosts of the group `ops` and others: each a mapping of its variables, `name` among them."""
+        path = self.inventory(hosts, variables, groups)
         return self.run("ansible-playbook", "-i", str(path), book, *more, check=check)
 
-    def inventory(self, hosts: Sequence[Mapping[str, Any]], variables: Mapping[str, Any]) -> Path:
+    def inventory(
+        self, hosts: Sequence[Mapping[str, Any]], variables: Mapping[str, Any], groups: Sequence[str] = ()
+    ) -> Path:
         """Write an inventory."""
         path = self.home / "hosts.json"
         listed = {str(host["name"]): {key: value for key, value in host.items() if key != "name"} for host in hosts}
-        path.write_text(json.dumps({"ops": {"hosts": listed, "vars": dict(variables)}}))
+        others = {group: {"hosts": {name: {} for name in listed}} for group in groups}
+        path.write_text(json.dumps({"ops": {"hosts": listed, "vars": dict(variables)}, **others}))
         path.chmod(0o600)
         return path
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import tarfile
 import time
 import zipfile
@@ -16,22 +15,20 @@ import pytest
 from redis import Redis
 from redis.exceptions import AuthenticationError
 
-from demo.processes import free_port
 from opslib.areas import runbooks
 from tests.acceptance.rehearsal import record
-from tests.deploy.conftest import chroot
+from tests.deploy.conftest import chroot, reached_by_ssh
 from tests.deploy.deploy_kit import ROOT, Ansible, Probe, Tree, need
 
 pytestmark = pytest.mark.timeout(1200)
 
 
 def test_deploy(
-    ansible: Ansible, tree: Callable[[str], Tree], variables: dict[str, Any], release: Path, tmp_path: Path
+    ansible: Ansible, tree: Callable[[str], Tree], variables: dict[str, Any], key: Path, tmp_path: Path
 ) -> None:
     """A good release reaches both; a bad one is taken back on the first host, and the second never notices."""
-    need("systemd-nspawn", "nsenter", "ssh", "ssh-keygen")
-    key = tmp_path / "key"
-    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
+    need("systemd-nspawn", "nsenter")
+    release = Path(str(variables["bitloot_ops_release_file"]))
     trees = [tree("shop1"), tree("shop2")]
     with ExitStack() as stack:
         for one in trees:
@@ -74,12 +71,10 @@ def test_deploy(
 
 
 def test_lost_host_and_rotated_secrets(
-    ansible: Ansible, tree: Callable[[str], Tree], variables: dict[str, Any], tmp_path: Path
+    ansible: Ansible, tree: Callable[[str], Tree], variables: dict[str, Any], key: Path
 ) -> None:
     """An empty Debian becomes a host by following LostHost; by RotateSecrets old passwords end, and it goes on."""
-    need("systemd-nspawn", "nsenter", "ssh", "ssh-keygen")
-    key = tmp_path / "key"
-    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
+    need("systemd-nspawn", "nsenter")
     one = tree("shop1")
     host = reached_by_ssh(one, key)
     redis = str(variables["bitloot_ops_redis_url"])
@@ -131,26 +126,6 @@ def passwords(variables: dict[str, Any]) -> set[str]:
     with psycopg.connect(str(variables["bitloot_ops_owner_database_url"])) as connection:
         rows = connection.execute("SELECT rolpassword FROM pg_authid WHERE rolname IN ('exporter_1', 'jobs_1')")
         return {row[0] for row in rows}
-
-
-def reached_by_ssh(one: Tree, key: Path) -> dict[str, Any]:
-    """Let its sshd listen on a port of its own, to one key."""
-    port = free_port()
-    (one.path / "etc/ssh/sshd_config.d/test.conf").write_text(f"Port {port}\nListenAddress 127.0.0.1\n")
-    keys = one.path / "root/.ssh"
-    keys.mkdir(mode=0o700, exist_ok=True)
-    (keys / "authorized_keys").write_bytes(key.with_suffix(".pub").read_bytes())
-    exporters = chroot(one)["bitloot_ops_exporters"]
-    return {
-        "name": one.name,
-        "ansible_host": "127.0.0.1",
-        "ansible_port": port,
-        "ansible_user": "root",
-        "ansible_become": False,
-        "ansible_ssh_private_key_file": str(key),
-        "ansible_ssh_common_args": "-o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o ControlMaster=no",
-        "bitloot_ops_exporters": exporters,
-    }
 
 
 def copied(release: Path, folder: Path, name: str, *, breaking: bool = False) -> Path:
