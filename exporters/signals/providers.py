@@ -12,6 +12,7 @@ from opslib.alerting import (
     Speed,
     Unit,
 )
+from opslib.areas.balances import RUNWAY_SHORT_DAYS
 
 AVAILABLE = Objective(
     name="provider",
@@ -88,7 +89,7 @@ ALERTS = (
     ),
     Alert(
         name="ProviderRunwayShort",
-        when=Below(RUNWAY, 3),
+        when=Below(RUNWAY, RUNWAY_SHORT_DAYS),
         because="a bank transfer to Kinguin takes up to two working days",
         for_=30 * MINUTE,
         severity=Severity.PAGE,

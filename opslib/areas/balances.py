@@ -21,6 +21,8 @@ MAX_AMOUNT = 1e15
 """Above this it is no money."""
 MIN_HISTORY = 86_400.0
 """Seconds of snapshots a runway needs: less than a day says nothing about a day's spend."""
+RUNWAY_SHORT_DAYS = 3
+"""Below this the alert calls and the report says so: a bank transfer to Kinguin takes up to two working days."""
 
 Amounts = dict[str, float]
 

@@ -16,8 +16,6 @@ from opslib.report.model import Column, Finding, Level, Section, table
 from opslib.report.sources import Period, Sources, reading
 from opslib.shown import words
 
-RUNWAY_DAYS = 3
-"""As the alert on it: a bank transfer takes up to two working days."""
 WAITED = timedelta(minutes=15)
 """A job that waits longer has nobody who takes it."""
 SLOT_STATES = ("FAILED", "CANCELLED", "SKIPPED", "RUNNING", "QUEUED", "ARCHIVED", "SUCCESS")
@@ -124,7 +122,7 @@ def providers(sources: Sources, period: Period) -> Section:
             }.get(row["currency"])
             days = balances.runway(float(row["amount"]), spent["spent"], spent["seconds"]) if spent else None
             rows.append({**row, "runway": days, "latency": latency.get(row["provider"])})
-            if days is not None and days < RUNWAY_DAYS:
+            if days is not None and days < balances.RUNWAY_SHORT_DAYS:
                 text = f"{row['currency']} at {row['provider']} lasts {days:.1f} days"
                 section.findings.append(Finding(Level.ATTENTION, text))
         columns = (
