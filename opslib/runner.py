@@ -13,6 +13,7 @@ import dataclasses
 import os
 import signal
 import socket
+import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from datetime import timedelta
 from importlib import import_module
@@ -29,6 +30,7 @@ from opslib.areas.runs import State
 from opslib.contract.session import connect
 from opslib.errors import ConfigError, JobError, SourceError
 from opslib.jobs import schedule
+from opslib.jobs.attempt import Seat
 from opslib.jobs.keeper import Keeper
 from opslib.jobs.listener import listen
 from opslib.jobs.report import Report
@@ -133,9 +135,9 @@ async def serve(
             await work.drain(timing.drain)
             await _cancel(staying)
             await report.flush()
-            if work.number is not None:
+            if work.seat is not None:
                 with contextlib.suppress(SourceError):
-                    await store.stop(work.number)
+                    await store.stop(work.seat.number)
 
 
 def execute(
@@ -181,7 +183,8 @@ async def _execute(settings: Settings, target: str, job: Job, taken: Taken, timi
         report = Report({}, store, settings.sentry_environment)
         work = Worker(settings, {job.name: target}, store, report, timing, queues={})
         keeper = Keeper(node(), work, store, report, timing, queues={}, scheduler=False, keep=timedelta.max)
-        work.number = await store.start(node(), {}, scheduler=False)
+        lease = time.monotonic() + timing.worker_silent
+        work.seat = seat = Seat(await store.start(node(), {}, scheduler=False), lease)
         loops = [asyncio.create_task(loop()) for loop in (keeper.beat, keeper.watch)]
         loops.append(asyncio.create_task(listen(dsn, APPLICATION, work.wake.set, keeper.look.set, timing.retry)))
 
@@ -190,16 +193,16 @@ async def _execute(settings: Settings, target: str, job: Job, taken: Taken, timi
 
         try:
             async with _signals(cancel):
-                begun = await store.claim(work.number, taken.run, timing.silent_after)
+                begun = await store.claim(seat.number, taken.run, timing.silent_after)
                 if begun is None:
                     raise JobError(f"run {taken.run} was cancelled before it began")
-                state = await work.see_through(dataclasses.replace(taken, attempt=begun[0], number=begun[1]))
+                state = await work.see_through(dataclasses.replace(taken, attempt=begun[0], number=begun[1]), seat)
         finally:
             await work.drain(0)
             await _cancel(loops)
             await report.flush()
             with contextlib.suppress(SourceError):
-                await store.stop(work.number)
+                await store.stop(seat.number)
         if state is None:
             raise JobError(
                 f"run {taken.run} was taken for dead while it ran; see `opsctl jobs run-details {taken.run}`"

@@ -17,6 +17,21 @@ from opslib.jobs.store import Taken
 from opslib.jobs.timing import Timing
 
 
+@dataclass(eq=False, slots=True)
+class Seat:
+    """Our place among the processes in the database. What was taken under it stands and falls with it.
+
+    Attributes:
+        number: Which.
+        lease: On the monotonic clock: until then nobody takes from us what was taken under it.
+        given_up: We were silent for too long: others have it, or will.
+    """
+
+    number: int
+    lease: float
+    given_up: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class Ending:
     """How an attempt went.
@@ -43,13 +58,15 @@ class Attempt:
 
     Attributes:
         taken: What it works on.
+        seat: What it was taken under.
         asked: It was told to stop.
         dropped: It is no longer ours: killed, and silent about it.
         lost: It was out of touch for so long that it ended itself.
     """
 
-    def __init__(self, taken: Taken, child: Child, timing: Timing) -> None:
+    def __init__(self, taken: Taken, seat: Seat, child: Child, timing: Timing) -> None:
         self.taken = taken
+        self.seat = seat
         self.asked = False
         self.dropped = False
         self.lost = False
@@ -96,7 +113,7 @@ class Attempt:
         self._child.signal(signal.SIGKILL)
 
     async def leave(self) -> None:
-        """It went back to the queue: end it decently."""
+        """We leave, and it with us: end it decently. What it had to say by then counts."""
         self.dropped = True
         await self._end()
 

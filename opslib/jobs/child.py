@@ -99,8 +99,8 @@ class Link:
 
     def is_cancelled(self) -> bool:
         """Was it? Asked by a process that was frozen and lost its lease meanwhile, it does not return."""
-        if self._over():
-            time.sleep(1)  # a renewal may wait to be read; else the thread ends us
+        while self._over():
+            time.sleep(0.02)  # a renewal may wait to be read; else the thread ends us
         return self._cancelled.is_set()
 
     def _over(self) -> bool:
@@ -155,7 +155,7 @@ class Link:
 
 
 def main(channel: socket.socket) -> NoReturn:
-    """Run what the parent sends, and say how it ended."""
+    """Run what the parent sends, and say how it ended; SIGTERM comes blocked."""
     signal.signal(signal.SIGTERM, _terminate)
     assignment = _receive(channel)
     redact.register(assignment.settings.secrets())
@@ -196,6 +196,7 @@ def execute(assignment: Assignment, link: Link) -> Any:
         report=link.report,
         is_cancelled=link.is_cancelled,
     )
+    run.check_cancelled()  # frozen on its way here until somebody else had the run, it does not begin
     result: BaseModel | None = loaded.run(run, params)
     if result is None:
         return None
@@ -207,6 +208,7 @@ def execute(assignment: Assignment, link: Link) -> Any:
 
 def _run(assignment: Assignment, link: Link) -> dict[str, Any]:
     try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
         return {"outcome": "SUCCESS", "result": execute(assignment, link)}
     except CancelledError as exc:
         return {"outcome": "CANCELLED", "error": redact.redact(str(exc))}

@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 import structlog
 
 from opslib.errors import SourceError
+from opslib.jobs.attempt import Seat
 from opslib.jobs.report import Report
 from opslib.jobs.store import Store
 from opslib.jobs.timing import Timing
@@ -69,15 +70,18 @@ class Keeper:
 
     async def _beat(self) -> bool:
         now = time.monotonic()
+        # From the moment before we ask: whoever calls us silent counts from a later one.
+        lease = now + self._timing.worker_silent
         worker = self._worker
         try:
-            if worker.number is None:
-                worker.number = await self._store.start(self._node, self._queues, scheduler=self._scheduler)
-                log.info("worker_registered", worker=worker.number, queues=dict(self._queues))
-            elif not await self._store.beat(worker.number, [n for n, a in worker.running.items() if a.lives()]):
-                log.warning("worker_given_up", worker=worker.number, running=len(worker.running))
-                worker.number = None
-                worker.drop()
+            if (seat := worker.seat) is None:
+                number = await self._store.start(self._node, self._queues, scheduler=self._scheduler)
+                worker.seat = Seat(number, lease)
+                log.info("worker_registered", worker=number, queues=dict(self._queues))
+            elif await self._store.beat(seat.number, [n for n, a in worker.running.items() if a.lives()]):
+                worker.renew(seat, lease)
+            else:
+                worker.give_up(seat)
                 return False
         except SourceError as exc:
             if self._contact is not None:
@@ -87,10 +91,6 @@ class Keeper:
         if self._contact is None:
             self._contact = now
             worker.wake.set()
-        # From the moment before we asked: whoever calls us silent counts from a later one.
-        worker.lease = now + self._timing.worker_silent
-        for attempt in worker.running.values():
-            attempt.lease(worker.lease)
         return True
 
     async def watch(self) -> None:
@@ -101,7 +101,8 @@ class Keeper:
             with contextlib.suppress(SourceError):
                 await self._watch()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self.look.wait(), wait)
+                async with asyncio.timeout(wait):
+                    await self.look.wait()
 
     async def _watch(self) -> None:
         running = dict(self._worker.running)
@@ -126,8 +127,10 @@ class Keeper:
                 await self._reap()
 
     async def _reap(self) -> None:
-        while (worker := self._worker.number) is not None and self._settled():
-            reaped = await self._store.reap(worker, list(self._worker.held), self._timing.worker_silent)
+        worker = self._worker
+        while (seat := worker.seat) is not None and self._settled():
+            async with worker.asking:
+                reaped = await self._store.reap(seat.number, list(worker.held), self._timing.worker_silent)
             if reaped is None:
                 return
             log.warning("job_attempt_lost", job=reaped.job, run=reaped.run, state=reaped.state, error=reaped.error)

@@ -36,8 +36,9 @@ def main(control: socket.socket) -> None:
     gc.freeze()  # what is shared with the children stays shared
     woken, wakes = socket.socketpair()
     wakes.setblocking(False)  # noqa: FBT003 - the library's signature
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)  # the worker decides when we go
+    # The worker decides when we go. A child told to end before it can say so hears it as soon as it can.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(wakes.fileno(), warn_on_full_buffer=False)
     control.send(b"ready")
@@ -74,7 +75,7 @@ def _live(control: socket.socket, channel: int) -> None:
     try:
         os.setsid()
         signal.set_wakeup_fd(-1)
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD):
+        for number in (signal.SIGINT, signal.SIGCHLD):
             signal.signal(number, signal.SIG_DFL)
         control.close()
         child.main(socket.socket(fileno=channel))

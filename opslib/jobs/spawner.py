@@ -43,10 +43,12 @@ class Child:
 
     def signal(self, number: signal.Signals) -> None:
         """To it and whatever it started."""
-        with contextlib.suppress(
-            ProcessLookupError, PermissionError
-        ):  # gone; or not yet a leader, then it is ours to kill
-            os.killpg(self.pid, number)
+        with contextlib.suppress(ProcessLookupError, PermissionError):  # gone
+            try:
+                os.killpg(self.pid, number)
+            except ProcessLookupError:
+                if not self.ended.done():  # just forked, and not yet a leader
+                    os.kill(self.pid, number)
 
     def close(self) -> None:
         """End it if it still lives, with whatever it started."""
@@ -68,6 +70,7 @@ class Spawner:
         self._process: subprocess.Popen[bytes] | None = None
         self._answer: asyncio.Future[int] | None = None
         self._ended: dict[int, asyncio.Future[int]] = {}
+        self._born: asyncio.Future[int] | None = None  # the end of the child started last, even if that came already
 
     async def spawn(self) -> Child:
         """A new child, waiting for its assignment.
@@ -83,12 +86,14 @@ class Spawner:
                     control = await self._open()
                     socket.send_fds(control, [b"c"], [theirs.fileno()])
                     pid = await self._answered()
+                    ended = self._born
             except (OSError, TimeoutError) as exc:
                 ours.close()
                 self.stop()
                 raise JobError(f"no process could be started for it: {exc or 'no answer'}") from exc
             reader, writer = await asyncio.open_unix_connection(sock=ours, limit=_LINE)
-            return Child(pid, reader, writer, self._ended[pid])
+            assert ended is not None  # noqa: S101 - made before the answer was
+            return Child(pid, reader, writer, ended)
 
     async def start(self) -> None:
         """Have it ready before the first attempt; if that fails, the attempts will say so."""
@@ -150,7 +155,7 @@ class Spawner:
                     if word == "ready":
                         self._answer.set_result(0)
                     elif word == "started":
-                        self._ended[int(rest[0])] = asyncio.get_running_loop().create_future()
+                        self._born = self._ended[int(rest[0])] = asyncio.get_running_loop().create_future()
                         self._answer.set_result(int(rest[0]))
                     else:
                         self._answer.set_exception(OSError(" ".join(rest)))

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 import structlog
 
 from opslib.errors import JobError, SourceError
-from opslib.jobs.attempt import Attempt, Ending
+from opslib.jobs.attempt import Attempt, Ending, Seat
 from opslib.jobs.child import Assignment
 from opslib.jobs.report import Report
 from opslib.jobs.spawner import Spawner
@@ -39,10 +39,10 @@ class Worker:
         queues: How many at once from each queue.
 
     Attributes:
-        number: Who we are in the database; None while we are nobody.
+        seat: Who we are in the database; None while we are nobody.
         held: Fencing tokens of all we have begun and not ended.
         running: Of these, those that have a process by now.
-        lease: Until then, on the monotonic clock, what runs is ours.
+        asking: Held while a take is on its way: nobody may say then what we never heard of.
         wake: Set it when there may be work.
     """
 
@@ -56,10 +56,10 @@ class Worker:
         *,
         queues: Mapping[str, int],
     ) -> None:
-        self.number: int | None = None
+        self.seat: Seat | None = None
         self.held: set[int] = set()
         self.running: dict[int, Attempt] = {}
-        self.lease = 0.0
+        self.asking = asyncio.Lock()
         self.wake = asyncio.Event()
         self._settings = settings
         self._targets = targets
@@ -72,6 +72,7 @@ class Worker:
         self._tasks: set[asyncio.Task[str | None]] = set()
         self._beginning: asyncio.Task[Taken | float | None] | None = None
         self._leaving = False
+        self._left = False
 
     async def pull(self) -> None:
         """Take work for ever; cancel this to take no more."""
@@ -80,13 +81,13 @@ class Worker:
             self.wake.clear()
             free = [queue for queue, most in self._queues.items() if self._busy[queue] < most]
             wait: float | None = self._timing.poll
-            if free and self.number is not None:
+            if free and (seat := self.seat) is not None:
                 try:
                     # Shielded: an attempt that was begun must not be lost because we are told to leave right now.
-                    self._beginning = asyncio.create_task(self._begin(free))
+                    self._beginning = asyncio.create_task(self._begin(seat, free))
                     found = await asyncio.shield(self._beginning)
                 except GivenUpError:
-                    self.number = None  # the keeper makes us somebody again
+                    self.give_up(seat)  # the keeper makes us somebody again
                     wait = self._timing.retry
                 except SourceError:
                     wait = self._timing.retry  # the keeper says it, once
@@ -95,28 +96,36 @@ class Worker:
                         continue
                     wait = self._timing.poll if found is None else max(0.01, min(found, self._timing.poll))
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self.wake.wait(), wait)
+                async with asyncio.timeout(wait):  # not wait_for: that of Python 3.11 may swallow a cancellation
+                    await self.wake.wait()
 
-    async def _begin(self, queues: list[str]) -> Taken | float | None:
-        assert self.number is not None  # noqa: S101 - asked by the caller
-        found = await self._store.take(self.number, queues, self._timing.silent_after)
+    async def _begin(self, seat: Seat, queues: list[str]) -> Taken | float | None:
+        async with self.asking:
+            found = await self._store.take(seat.number, queues, self._timing.silent_after)
+            if isinstance(found, Taken):
+                self.held.add(found.attempt)
         if isinstance(found, Taken):
             self._busy[found.queue] += 1
-            self.held.add(found.attempt)  # before anybody could ask
-            task = asyncio.create_task(self.see_through(found))
+            task = asyncio.create_task(self.see_through(found, seat))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
         return found
 
-    async def see_through(self, taken: Taken) -> str | None:
-        """Run it and write its outcome down; returns the run's state then, None: what it said was refused."""
+    async def see_through(self, taken: Taken, seat: Seat) -> str | None:
+        """Run what was taken under that seat and write its outcome down.
+
+        Returns:
+            The run's state then; None: what it said was refused, or it had nothing to say.
+        """
         try:
             self._report.started(taken)
             began = time.monotonic()
-            ending = await self._run(taken)
+            ending = await self._run(taken, seat)
             if ending is None:
                 if (attempt := self.running.get(taken.attempt)) is not None and attempt.lost:
                     await self._release(taken, "its process was out of touch for too long")
+                elif self._left:
+                    await self._release(taken, _LEAVING)
                 return None
             if ending.terminated and self._leaving:
                 # Whoever told us to leave told our children, too (systemd's KillMode=control-group).
@@ -132,7 +141,7 @@ class Worker:
             self._busy[taken.queue] -= 1
             self.wake.set()
 
-    async def _run(self, taken: Taken) -> Ending | None:
+    async def _run(self, taken: Taken, seat: Seat) -> Ending | None:
         target = self._targets.get(taken.job)
         if target is None:
             return Ending("FAILED", error=f"this release has no job {taken.job}: bring every node to the same release")
@@ -143,7 +152,12 @@ class Worker:
                 await self._release(taken, _LEAVING)
                 return None
             return Ending("FAILED", error=str(exc))
-        attempt = self.running[taken.attempt] = Attempt(taken, child, self._timing)
+        if seat.given_up or self._left:
+            # It took long, or we were frozen meanwhile: others may have it. (Should they have it without our knowing,
+            # the lease is over, and the child does not begin.)
+            child.close()
+            return None
+        attempt = self.running[taken.attempt] = Attempt(taken, seat, child, self._timing)
         return await attempt.run(
             Assignment(
                 target=target,
@@ -155,7 +169,7 @@ class Worker:
                 triggered_by=taken.triggered_by,
                 settings=self._settings,
                 beat=self._timing.run_beat,
-                lease=self.lease,
+                lease=seat.lease,
             )
         )
 
@@ -190,20 +204,33 @@ class Worker:
         with contextlib.suppress(SourceError):  # then it is found out by our silence
             await self._store.release(taken.attempt, why)
 
-    def drop(self) -> None:
-        """Nothing of what runs is ours any more."""
+    def renew(self, seat: Seat, lease: float) -> None:
+        """What was taken under it is ours until then, on the monotonic clock."""
+        seat.lease = lease
         for attempt in self.running.values():
+            if attempt.seat is seat and not attempt.dropped:
+                attempt.lease(lease)
+
+    def give_up(self, seat: Seat) -> None:
+        """Nothing that was taken under it is ours any more: end what runs; what is on its way does not begin."""
+        if seat.given_up:
+            return
+        seat.given_up = True
+        self.seat = None
+        lost = [attempt for attempt in self.running.values() if attempt.seat is seat]
+        log.warning("worker_given_up", worker=seat.number, running=len(lost))
+        for attempt in lost:
             attempt.drop()
 
     async def drain(self, seconds: float) -> None:
-        """Wait for what runs; what is not done by then goes back to the queue."""
+        """Wait for what runs; what is not done by then is ended, and goes back to the queue."""
         self._leaving = True
         if self._beginning is not None:
             await asyncio.wait([self._beginning])
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=seconds)
-        for attempt in list(self.running.values()):
-            await self._release(attempt.taken, _LEAVING)
+        # Ended first, then given back: whoever takes it next must not meet it.
+        self._left = True
         if leaving := [asyncio.create_task(attempt.leave()) for attempt in self.running.values()]:
             await asyncio.wait(leaving)
         if self._tasks:

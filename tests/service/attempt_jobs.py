@@ -75,10 +75,14 @@ def run(run: Run, params: Params) -> Result | None:  # noqa: C901 - a list of mi
             with subprocess.Popen(["sleep", "600"]) as child:
                 params.path.write_text(f"{os.getpid()} {child.pid}")
         case "tidy":
+            params.path.write_text(str(os.getpid()))
             try:
                 time.sleep(600)
             finally:
                 params.path.write_text("tidied")
+        case "mark":
+            with params.path.open("a") as file:
+                file.write(f"{run.attempt} {os.getpid()}\n")
         case "count":
             for n in range(round(params.seconds * 100)):
                 run.progress(n, params.seconds * 100, unit="steps", note="with hunter2-planted")

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import time
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,14 +17,16 @@ import pytest
 
 from demo.processes import wait_until
 from opslib import settings
-from opslib.jobs.attempt import Attempt, Ending
-from opslib.jobs.child import Assignment
+from opslib.jobs.attempt import Attempt, Ending, Seat
+from opslib.jobs.child import Assignment, Link
 from opslib.jobs.spawner import Spawner
 from opslib.jobs.store import Taken
 from opslib.jobs.timing import Timing
 from tests.service import attempt_jobs
 
 TIMING = Timing(kill_grace=0.5)
+SECRET = {"NOWPAYMENTS_API_KEY": "hunter2-planted"}
+ASSIGNMENT = Assignment("a:B", 1, "a", {}, None, 1, "me", settings.load(SECRET), 30, 0)
 
 
 @pytest.fixture
@@ -33,8 +37,10 @@ async def spawner() -> AsyncIterator[Spawner]:
     opened.stop()
 
 
-async def begin(spawner: Spawner, name: str = "once", **params: Any) -> tuple[Attempt, asyncio.Task[Ending | None]]:
-    """An attempt on its way."""
+async def begin(
+    spawner: Spawner, name: str = "once", *, lease: float = 30, early: signal.Signals | None = None, **params: Any
+) -> tuple[Attempt, asyncio.Task[Ending | None]]:
+    """An attempt on its way, ours for so many seconds; `early` is sent to its process before it knows its job."""
     job = getattr(attempt_jobs, name.upper())
     taken = Taken(7, 1, 3, name, job.queue, None, params, "anna", job.timeout)
     assignment = Assignment(
@@ -47,9 +53,12 @@ async def begin(spawner: Spawner, name: str = "once", **params: Any) -> tuple[At
         triggered_by="anna",
         settings=settings.load({"KINGUIN_BASE_URL": "http://127.0.0.1:1", "NOWPAYMENTS_API_KEY": "hunter2-planted"}),
         beat=0.2,
-        lease=time.monotonic() + 30,
+        lease=time.monotonic() + lease,
     )
-    attempt = Attempt(taken, await spawner.spawn(), TIMING)
+    child = await spawner.spawn()
+    if early is not None:
+        child.signal(early)
+    attempt = Attempt(taken, Seat(1, assignment.lease), child, TIMING)
     task = asyncio.create_task(attempt.run(assignment))
     await asyncio.sleep(0)  # the assignment is the first it hears
     return attempt, task
@@ -194,6 +203,42 @@ async def test_a_lease_that_ends(spawner: Spawner, tmp_path: Path) -> None:
     assert attempt.lost
 
 
+async def test_a_lease_that_was_over_before_it_began(spawner: Spawner, tmp_path: Path) -> None:
+    """Frozen between the fork and its first step: it does nothing at all, for somebody else may have the run."""
+    for _ in range(2):
+        attempt, task = await begin(spawner, lease=-1, what="mark", path=str(tmp_path / "file"))
+        assert await asyncio.wait_for(task, 10) is None
+        assert attempt.lost
+        assert not (tmp_path / "file").exists()
+
+
+def test_between_two_steps_it_waits_for_word() -> None:
+    """A lease that is over keeps it where it is, however slow the thread is that renews or ends it."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs, ThreadPoolExecutor() as pool:
+        link = Link(theirs, replace(ASSIGNMENT, lease=time.monotonic() - 1))
+        for _ in range(2):
+            asked = pool.submit(link.is_cancelled)
+            assert not wait([asked], timeout=1.5).done
+            link._lease = time.monotonic() + 30
+            assert asked.result(10) is False
+            link._lease = time.monotonic() - 1
+
+
+async def test_told_to_end_before_it_began(spawner: Spawner, tmp_path: Path) -> None:
+    """A process just forked, not yet a leader, knowing no job, is reached too: SIGTERM is said, SIGKILL ends it."""
+    for _ in range(2):
+        _, told = await begin(spawner, early=signal.SIGTERM, what="mark", path=str(tmp_path / "file"))
+        ending = await asyncio.wait_for(told, 10)
+        assert ending is not None
+        assert ending.terminated
+        _, killed = await begin(spawner, early=signal.SIGKILL, what="mark", path=str(tmp_path / "file"))
+        ending = await asyncio.wait_for(killed, 10)
+        assert ending is not None
+        assert ending.error == "its process was killed by SIGKILL (out of memory?) before it could say how it went"
+    assert not (tmp_path / "file").exists()
+
+
 async def test_a_parent_that_is_gone(spawner: Spawner) -> None:
     """The other end of its channel closes: it dies at once."""
     attempt, task = await begin(spawner, seconds=20)
@@ -229,7 +274,6 @@ async def test_a_fork_is_cheap(spawner: Spawner) -> None:
 
 def test_the_assignment_hides_nothing_it_needs() -> None:
     """Secrets arrive as secrets."""
-    loaded = settings.load({"NOWPAYMENTS_API_KEY": "hunter2-planted"})
-    packed = Assignment("a:B", 1, "a", {}, None, 1, "me", loaded, 30, 0).packed()
+    packed = ASSIGNMENT.packed()
     assert b"hunter2-planted" in packed
     assert "hunter2-planted" not in repr(replace(Taken(1, 1, 1, "a", "q", None, {}, "me", 1), params={}))
