@@ -46,7 +46,7 @@ def test_each_slot_once_whatever_happens(own_postgres: PostgresServer, tmp_path:
 
     proof = node_kit.prove(owner, short_catalog.ALL, tmp_path / "naps")
     assert proof.wrong == ()
-    assert proof.overlaps == 0
+    assert proof.overlaps == ()
     assert proof.slots > 100
     # Time runs fifteen times as fast: on a busy machine a worker may seem dead five times, and its run is FAILED.
     assert proof.runs.keys() <= {"SUCCESS", "FAILED"}
@@ -57,6 +57,17 @@ def test_each_slot_once_whatever_happens(own_postgres: PostgresServer, tmp_path:
     assert proof.skipped > 0, "while Postgres was away slots passed, and those that catch up the latest left some out"
     assert max(proof.takeovers) < FROZEN + 5
     _late(owner)
+
+
+def test_the_proof_sees_two_at_work(database: str, tmp_path: Path) -> None:
+    """One that was still seen when the other had begun; not one after the other."""
+    naps = tmp_path / "naps"
+    with psycopg.connect(database) as connection:
+        for ended, wrong in ((6.0, 1), (5.4, 0)):
+            naps.write_text(f"1 1 100 5.0\n1 1 100 {ended}\n1 2 200 5.5\n1 2 200 6.5\n2 1 300 5.2\n")
+            found = list(node_kit.overlaps(connection, naps))
+            assert len(found) == wrong
+            assert all("run 1: attempt 1 in process 100" in words and "process 200" in words for words in found)
 
 
 def _late(owner: str) -> None:

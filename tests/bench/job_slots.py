@@ -115,7 +115,7 @@ def _offer_again(owner: str) -> int:
 
 
 def _lines(proof: Proof, again: int, kills: int) -> Iterator[Line]:
-    for problem in proof.wrong:
+    for problem in (*proof.wrong, *proof.overlaps):
         print("WRONG:", problem)  # noqa: T201 - the report
     delays = statistics.quantiles(proof.delays, n=100)
     print(  # noqa: T201 - the report
@@ -127,7 +127,7 @@ def _lines(proof: Proof, again: int, kills: int) -> Iterator[Line]:
     yield Line("slots wanted", 2000, "slots", proof.slots, 1, "")
     yield Line("slots, runs and outcomes that are not one", len(proof.wrong), "none", 1, 0, "")
     yield Line("runs that are no SUCCESS", sum(n for s, n in proof.runs.items() if s != "SUCCESS"), "none", 1, 0, "")
-    yield Line("runs two processes worked on at once", proof.overlaps, "none", 1, 0, "")
+    yield Line("runs two processes worked on at once", len(proof.overlaps), "none", 1, 0, "")
     yield Line("runs made of slots offered again", again, "none", 1, 0, "")
     yield Line("zombie results wanted", 1, "refused", max(proof.refused, 0.5), 1, "")
     yield Line("coalesced slots wanted", 1, "recorded as skipped", max(proof.skipped, 0.5), 1, "")

@@ -56,7 +56,7 @@ LACKING = job("lacking", needs=("KINGUIN_API_KEY",))
 JOBS = {each.name: f"{__name__}:{each.name.upper()}" for each in (ONCE, SHORT, THRICE, NARROW, LACKING)}
 
 
-def run(run: Run, params: Params) -> Result | None:  # noqa: C901 - a list of misdeeds
+def run(run: Run, params: Params) -> Result | None:  # noqa: C901, PLR0912 - a list of misdeeds
     """Do what the parameters say."""
     match params.what:
         case "fail":

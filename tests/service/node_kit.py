@@ -1,18 +1,20 @@
 """`opsctl jobs run` as processes to be killed, frozen and restarted, and the proof that no slot was lost or done twice.
 
-A job of `naps` writes a line to the file `NAPS` names when it begins and when it ends, so that two processes at work on
-one run would be seen even where the database kept them apart.
+A job of `naps` writes a line to the file `NAPS` names at every step, so that two processes at work on one run would be
+seen even where the database kept them apart.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
@@ -33,18 +35,19 @@ SHORT = (sys.executable, "-m", "tests.service.short_node")
 
 
 def nap(run: Run, seconds: float) -> None:
-    """Work for so long, and say so before and after."""
-    _note("begin", run)
+    """Work for so long, and say so at every step."""
+    _note(run)
     deadline = time.monotonic() + seconds
     while (left := deadline - time.monotonic()) > 0:
-        run.check_cancelled()
         time.sleep(min(left, 0.05))
-    run.check_cancelled()  # a job does, before what cannot be taken back
-    _note("end", run)
+        _note(run)
 
 
-def _note(word: str, run: Run) -> None:
-    line = f"{word} {run.id} {run.attempt} {os.getpid()} {time.monotonic()}\n"
+def _note(run: Run) -> None:
+    # The time first: one frozen right after the question may write its line too late, and has not worked since.
+    at = time.monotonic()
+    run.check_cancelled()
+    line = f"{run.id} {run.attempt} {os.getpid()} {at}\n"
     descriptor = os.open(os.environ["NAPS"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     try:
         os.write(descriptor, line.encode())  # in one piece
@@ -151,7 +154,7 @@ class Proof:
         wrong: Everything that must not be, in words; empty.
         refused: Results refused and counted.
         lost: Attempts ended because their process was gone.
-        overlaps: Runs two processes worked on at once.
+        overlaps: Runs two processes worked on at once, in words; empty.
         takeovers: For each lost attempt that was tried again, seconds from its last sign of life to the next attempt.
         delays: Seconds each scheduled run waited to be taken.
     """
@@ -162,7 +165,7 @@ class Proof:
     wrong: tuple[str, ...]
     refused: int
     lost: int
-    overlaps: int
+    overlaps: tuple[str, ...]
     takeovers: tuple[float, ...]
     delays: tuple[float, ...]
 
@@ -179,7 +182,7 @@ def prove(owner: str, jobs: Sequence[Job], naps_file: Path) -> Proof:
             wrong=tuple(wrong),
             refused=_number(connection, "SELECT count(*) FROM ops.job_attempts WHERE refused IS NOT NULL"),
             lost=_number(connection, "SELECT count(*) FROM ops.job_attempts WHERE lost"),
-            overlaps=_overlaps(naps_file),
+            overlaps=tuple(overlaps(connection, naps_file)),
             takeovers=_column(
                 connection,
                 """SELECT extract(epoch FROM b.started_at - a.heartbeat_at)::float8 FROM ops.job_attempts a
@@ -233,19 +236,32 @@ def _outcomes(connection: psycopg.Connection) -> Iterator[str]:
         yield "the totals are not those of the runs"
 
 
-def _overlaps(naps_file: Path) -> int:
-    """How often two processes worked on one run at the same time, as they say themselves."""
-    open_: dict[str, tuple[str, float]] = {}
-    overlaps = 0
-    events = sorted((line.split() for line in naps_file.read_text().splitlines()), key=lambda event: float(event[4]))
-    ends = {(run, pid): float(at) for word, run, _, pid, at in events if word == "end"}
-    for word, run, _, pid, at in events:
-        if word == "begin":
-            before = open_.get(run)
-            # One killed in the middle has no end; it was over when the next one began, or the database is wrong.
-            overlaps += before is not None and ends.get((run, before[0]), 0.0) > float(at)
-            open_[run] = (pid, float(at))
-    return overlaps
+def overlaps(connection: psycopg.Connection, naps_file: Path) -> Iterator[str]:
+    """Each time two processes worked on one run at once, as they say themselves, and what the database says of it."""
+    seen: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for line in naps_file.read_text().splitlines():
+        run, attempt, pid, at = line.split()
+        seen[run][f"attempt {attempt} in process {pid}"].append(float(at))
+    for run, workers in seen.items():
+        spans = sorted((min(times), max(times), who) for who, times in workers.items())
+        for (began, ended, one), (after, over, other) in itertools.pairwise(spans):
+            if after < ended:
+                told = connection.execute(
+                    """SELECT string_agg(
+                           format('%%s on %%s from %%s, last heart-beat %%s, ended %%s: %%s', number, node, started_at::time,
+                                  heartbeat_at::time, finished_at::time, coalesce(error, outcome)), '; ' ORDER BY number)
+                       FROM ops.job_attempts WHERE run = %s""",
+                    (run,),
+                ).fetchone()
+                yield (
+                    f"run {run}: {one} from {_clock(began)} to {_clock(ended)}, {other} from {_clock(after)} "
+                    f"to {_clock(over)}; the database: {told[0] if told else 'nothing'}"
+                )
+
+
+def _clock(monotonic: float) -> str:
+    """That moment as the database and the logs tell time."""
+    return f"{datetime.fromtimestamp(time.time() - time.monotonic() + monotonic, UTC):%H:%M:%S.%f}"
 
 
 def _number(connection: psycopg.Connection, sql: str) -> int:
