@@ -236,6 +236,12 @@ def _outcomes(connection: psycopg.Connection) -> Iterator[str]:
         yield "the totals are not those of the runs"
 
 
+_TOLD = """
+SELECT string_agg(format('%%s on %%s from %%s, last heart-beat %%s, ended %%s: %%s', number, node, started_at::time,
+                         heartbeat_at::time, finished_at::time, coalesce(error, outcome)), '; ' ORDER BY number)
+FROM ops.job_attempts WHERE run = %s"""
+
+
 def overlaps(connection: psycopg.Connection, naps_file: Path) -> Iterator[str]:
     """Each time two processes worked on one run at once, as they say themselves, and what the database says of it."""
     seen: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
@@ -246,13 +252,7 @@ def overlaps(connection: psycopg.Connection, naps_file: Path) -> Iterator[str]:
         spans = sorted((min(times), max(times), who) for who, times in workers.items())
         for (began, ended, one), (after, over, other) in itertools.pairwise(spans):
             if after < ended:
-                told = connection.execute(
-                    """SELECT string_agg(
-                           format('%%s on %%s from %%s, last heart-beat %%s, ended %%s: %%s', number, node, started_at::time,
-                                  heartbeat_at::time, finished_at::time, coalesce(error, outcome)), '; ' ORDER BY number)
-                       FROM ops.job_attempts WHERE run = %s""",
-                    (run,),
-                ).fetchone()
+                told = connection.execute(_TOLD, (run,)).fetchone()
                 yield (
                     f"run {run}: {one} from {_clock(began)} to {_clock(ended)}, {other} from {_clock(after)} "
                     f"to {_clock(over)}; the database: {told[0] if told else 'nothing'}"
