@@ -150,6 +150,7 @@ class Alert:
         summary: One sentence with `{{ $labels.… }}` and `{{ $value … }}`, for the notification.
         keep_firing_for: Seconds it goes on after the condition has passed. While an exporter or a database restarts its
             gauges are gone from the page for a moment: without this, whatever fires then would resolve and call again.
+        board: The board that shows what it is about; empty: its subject's.
     """
 
     name: str
@@ -159,3 +160,4 @@ class Alert:
     severity: Severity
     summary: str
     keep_firing_for: int = 5 * MINUTE
+    board: str = ""

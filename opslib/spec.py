@@ -8,9 +8,10 @@ A metric is declared once, in its subject's module, and called to make a sample:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
@@ -129,6 +130,10 @@ class Subject:
     alerts: tuple[Alert, ...] = ()
     board: str = ""
 
+    def board_of(self, alert: Alert) -> str:
+        """The board a notification leads to."""
+        return alert.board or self.board or self.name
+
     def missing(self, is_set: Callable[[str], bool]) -> tuple[str, ...]:
         """What must still be set before it can run, in words."""
         missing = [name for name in self.needs if not is_set(name)]
@@ -189,6 +194,7 @@ class Job:
         catch_up: What becomes of slots missed.
         queue: Which workers take it (`opsctl jobs run --concurrency QUEUE=N`).
         needs: Settings without which it cannot run, by environment name; it is not scheduled then.
+        plan: `plan(settings, params)` says in words what `run` would do now, touching nothing; None: the title says it.
     """
 
     name: str
@@ -202,3 +208,4 @@ class Job:
     catch_up: CatchUp = CatchUp.LATEST
     queue: str = "default"
     needs: tuple[str, ...] = ()
+    plan: Callable[[Any, Any], Sequence[str]] | None = None

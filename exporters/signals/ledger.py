@@ -258,6 +258,7 @@ ALERTS = (
         for_=5 * MINUTE,
         severity=Severity.TICKET,
         summary="{{ $value | humanize }} e-mails failed in half an hour",
+        board="overview",
     ),
     Alert(
         name="UnderpaidSpike",
@@ -290,6 +291,7 @@ ALERTS = (
         for_=0,
         severity=Severity.TICKET,
         summary="{{ $labels.family }}: the recount found {{ $value | humanize }} rows the ledger had missed",
+        board="exporters",
     ),
     Alert(
         name="ContractBroken",
@@ -298,6 +300,7 @@ ALERTS = (
         for_=15 * MINUTE,
         severity=Severity.PAGE,
         summary="the views over the application's database are broken: payments and webhooks are not watched",
+        board="exporters",
     ),
     Alert(
         name="IndexMissing",
@@ -306,6 +309,7 @@ ALERTS = (
         for_=HOUR,
         severity=Severity.TICKET,
         summary="{{ $value }} indexes our queries rely on are missing",
+        board="exporters",
     ),
     Alert(
         name="FulfilmentBudgetFast",

@@ -40,7 +40,7 @@ def runbook(alert: Alert, subject: Subject, text: str | None) -> str:
     """
     head = (
         f"<!-- generated: severity {alert.severity}, {condition(alert)}, "
-        f"board {subject.board or subject.name}; because {alert.because.replace('--', '-')} -->"
+        f"board {subject.board_of(alert)}; because {alert.because.replace('--', '-')} -->"
     )
     if text is None:
         return "\n".join([f"# {alert.name}", head, *(f"## {section}\n" for section in SECTIONS)])

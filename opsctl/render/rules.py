@@ -90,6 +90,6 @@ def _alert(subject: Subject, alert: Alert) -> dict[str, object]:
     rule["annotations"] = {
         "summary": alert.summary,
         "runbook": f"runbooks/{alert.name}.md",
-        "board": f"d/bitloot-{subject.board or subject.name}",
+        "board": f"d/bitloot-{subject.board_of(alert)}",
     }
     return rule

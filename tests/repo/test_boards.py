@@ -10,6 +10,7 @@ import yaml
 
 from opsctl import catalog
 from opsctl.render import dashboards
+from opslib.alerting import Above, Absent, Below
 from tests.boards.checks import all_problems, known
 from tests.boards.model import ROOT, boards, panels, promql_of
 from tests.boards.typed import complaints
@@ -54,14 +55,24 @@ def test_every_signal_is_on_a_board() -> None:
     assert missing == []
 
 
-def test_an_alert_leads_to_a_board_that_exists() -> None:
-    """The link in every notification is one of ours."""
-    uids = {f"d/{board['uid']}" for board in boards().values()}
+def test_an_alert_leads_to_the_board_that_shows_it() -> None:
+    """The link in every notification is one of ours, and what the alert looks at is on it."""
+    asked = {f"d/{board['uid']}": [expr for _, expr in promql_of(board)] for board in boards().values()}
     files = sorted(ROOT.glob("prometheus/rules/*.yml"))
     groups = [group for file in files for group in yaml.safe_load(file.read_text("utf-8"))["groups"]]
-    linked = {rule["annotations"]["board"] for group in groups for rule in group["rules"] if "alert" in rule}
-    assert linked
-    assert linked <= uids
+    links = {
+        rule["alert"]: rule["annotations"]["board"] for group in groups for rule in group["rules"] if "alert" in rule
+    }
+    assert set(links.values()) <= asked.keys()
+    alerts = [alert for subject in catalog.watched() for alert in subject.alerts]
+    assert links.keys() == {alert.name for alert in alerts}
+    lost = [
+        alert.name
+        for alert in alerts
+        if isinstance(alert.when, Above | Below | Absent)
+        and not any(alert.when.signal.expr in expr for expr in asked[links[alert.name]])
+    ]
+    assert lost == []
 
 
 def test_grafana_steps_as_prometheus_scrapes() -> None:
