@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import time
 from pathlib import Path
 
@@ -50,34 +51,34 @@ async def test_fail_over_to_an_empty_replica(debian_redis: Path, database: str) 
 
 async def test_redis_loading(debian_redis: Path, database: str) -> None:
     """It answers, but only `-LOADING`: `up 0` within a second, no gauges; loaded, every job is counted once."""
-    slow = ["--key-load-delay", "20000", "--loading-process-events-interval-bytes", "1024"]
+    # Between two keys of the base file it looks up and answers, every 5 ms.
+    slow = ["--key-load-delay", "5000", "--loading-process-events-interval-bytes", "1024"]
     with private_directory() as folder, redis_server(folder, debian_redis, slow) as server:
         async with running(server.tcp_url, dsn=database) as exporter:
             with Redis.from_url(server.url) as client:
                 queue = Seeded(client, b"q")
                 queue.run(*((str(n), b"n") for n in range(50)))
-                for number in range(150):  # 20 ms each to load
-                    client.set(f"filler-{number}", "x" * 1000)
+                for number in range(600):  # some seconds to load
+                    client.set(f"filler-{number}", os.urandom(1100))  # what can be compressed comes many keys at once
                 await exporter.until(lambda page: completed(page, "q") == 50)
                 queue.run(*((f"late-{n}", b"n") for n in range(7)))
                 client.bgrewriteaof()
                 wait_until(lambda: not client.info("persistence")["aof_rewrite_in_progress"], 10, "the rewrite")
                 server.kill()
             starting = asyncio.create_task(asyncio.to_thread(server.start))
-            refused = 0
+            said = set()
             while not starting.done():
                 began = time.monotonic()
                 page = await exporter.page()
-                assert time.monotonic() - began < 1
-                failure = exporter.collector._tail.failure
-                refused += "loading" in str(failure).lower()
+                assert time.monotonic() - began < 2, "a second, and one for a busy machine"
                 if not page.up:
+                    said.add(str(exporter.collector._tail.failure))
                     assert "bitloot_queue_waiting" not in page.values
                     assert completed(page, "q") >= 50
                 await asyncio.sleep(0.05)
             await starting
-            assert refused > 3, "it never said that it was loading"
-            page = await exporter.until(lambda page: page.up and completed(page, "q") == 57, 5)
+            assert any("loading" in words.lower() for words in said), said
+            page = await exporter.until(lambda page: page.up and completed(page, "q") == 57)
             assert page.total("bitloot_queue_event_gaps_total") == 0
 
 
