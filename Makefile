@@ -28,7 +28,7 @@ demo-check: setup ## A minute of traffic, then every number on /metrics against 
 
 test: setup check ## Install what the tests need, then lint, types, layers and every test
 	@.ci/debian-packages redis-server=redis-server promtool=prometheus amtool=prometheus-alertmanager node=nodejs npm=npm openssl=openssl chromium=chromium
-	$(BIN)/pytest --numprocesses 3 --dist loadfile
+	$(BIN)/pytest --numprocesses 2 --dist loadfile
 
 test-deploy: setup ## Hosts made of nothing: site.yml, boot, kill, deploy, roll-back (root, Debian; ten minutes, not in CI)
 	@.ci/debian-packages debootstrap=debootstrap systemd-nspawn=systemd-container redis-server=redis-server ssh-keygen=openssh-client

@@ -23,7 +23,7 @@ from typing import Self
 from demo.families import descendants
 from demo.reaper import Reaper
 
-START_SECONDS = 20.0
+START_SECONDS = 60.0
 """How long a server may take to answer after its start, on a busy machine."""
 
 STOP_SECONDS = 10.0

@@ -13,7 +13,7 @@ from demo.processes import wait_until
 from tests.service import node_kit, short_catalog
 from tests.service.node_kit import Node
 
-FROZEN = 5  # seconds; the short nodes take one for dead after three
+TAKEN_OVER = 60  # seconds at most, as in production, where silence alone is 45 of them; here it is 5
 
 
 def test_each_slot_once_whatever_happens(own_postgres: PostgresServer, tmp_path: Path) -> None:
@@ -28,34 +28,34 @@ def test_each_slot_once_whatever_happens(own_postgres: PostgresServer, tmp_path:
         one, two, three = (stack.enter_context(node(name)) for name in ("one", "two", "three"))
         time.sleep(2)
         one.busy().shoot()
-        two.busy().freeze()
-        time.sleep(FROZEN)
+        two.freeze()
+        two.given_up()
         two.thaw()
         one.restart()
         own_postgres.restart()
         time.sleep(2)
         three.busy().pause()
-        time.sleep(FROZEN)
+        three.given_up()
         three.resume()
         own_postgres.stop()
         time.sleep(3)
         own_postgres.start()
         time.sleep(4)
     with node("last", "--no-scheduler"):
-        wait_until(lambda: _unfinished(owner) == 0, 30, "every run to end")
+        wait_until(lambda: _unfinished(owner) == 0, node_kit.WAIT, "every run to end")
 
     proof = node_kit.prove(owner, short_catalog.ALL, tmp_path / "naps")
     assert proof.wrong == ()
     assert proof.overlaps == ()
     assert proof.slots > 100
-    # Time runs fifteen times as fast: on a busy machine a worker may seem dead five times, and its run is FAILED.
+    # Time runs ten times as fast: on a busy machine a worker may seem dead five times, and its run is FAILED.
     assert proof.runs.keys() <= {"SUCCESS", "FAILED"}
     assert proof.runs["SUCCESS"] > 0.9 * sum(proof.runs.values())
     assert sum(proof.runs.values()) == proof.slots - proof.skipped
     assert proof.refused > 0, "the frozen one had results, and nobody refused them"
     assert proof.lost >= proof.refused
     assert proof.skipped > 0, "while Postgres was away slots passed, and those that catch up the latest left some out"
-    assert max(proof.takeovers) < FROZEN + 5
+    assert max(proof.takeovers) < TAKEN_OVER
     _late(owner)
 
 

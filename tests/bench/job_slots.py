@@ -82,7 +82,7 @@ def _away(server: PostgresServer) -> None:
 
 
 def _frozen(node: Node) -> None:
-    node.busy().freeze()
+    node.freeze()
     time.sleep(FROZEN)
     node.thaw()
 

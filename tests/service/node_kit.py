@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import signal
 import sys
 import time
 from collections import defaultdict
@@ -22,7 +23,7 @@ import psycopg
 from psycopg.conninfo import make_conninfo
 
 from demo.postgres import PostgresServer
-from demo.processes import Account, Server
+from demo.processes import Account, Server, wait_until
 from opslib.contract import migrate
 from opslib.jobs import schedule
 from opslib.run import Run
@@ -31,7 +32,9 @@ from opslib.spec import CatchUp, Every, Job, NoParams
 ROOT = Path(__file__).parents[2]
 OPSCTL = (sys.executable, "-m", "opsctl.cli", "jobs", "run")
 SHORT = (sys.executable, "-m", "tests.service.short_node")
-"""The same with a time that runs some fifteen times as fast: `short_node.TIMING`."""
+"""The same with a time that runs some ten times as fast: `short_node.TIMING`."""
+WAIT = 120.0
+"""Seconds for what takes some, on a busy machine."""
 
 
 def nap(run: Run, seconds: float) -> None:
@@ -97,11 +100,12 @@ class Node(Server):
         self, name: str, command: Sequence[str], options: Sequence[str], *, owner: str, dsn: str, directory: Path
     ) -> None:
         self._owner = owner
+        self._naps = directory / "naps"
         environment = {
             "PATH": os.environ["PATH"],
             "PYTHONPATH": str(ROOT),
             "OPS_DATABASE_URL": dsn,
-            "NAPS": str(directory / "naps"),
+            "NAPS": str(self._naps),
         }
         super().__init__(
             name,
@@ -122,25 +126,42 @@ class Node(Server):
 
     def busy(self) -> Self:
         """Wait until it has an attempt in hand, that being the moment to do something to it."""
-        held = "SELECT count(*) FROM ops.job_attempts WHERE finished_at IS NULL AND node LIKE %s"
-        while True:
-            with contextlib.suppress(psycopg.OperationalError), psycopg.connect(self._owner, autocommit=True) as asking:
-                while asking.execute(held, (f"%:{self.pid}",)).fetchone() == (0,):
-                    time.sleep(0.01)
-                return self
-            time.sleep(0.1)  # Postgres is being restarted itself
+        wait_until(self._held, WAIT, f"{self.name} to have work")
+        return self
 
     def freeze(self) -> None:
-        """Stop this process alone; its children work on."""
-        os.kill(self.pid, 19)
+        """Stop this process alone, with attempts at work; its children work on."""
+        while True:
+            wait_until(self._working, WAIT, f"{self.name} to work")
+            os.kill(self.pid, signal.SIGSTOP)
+            time.sleep(0.2)  # what it said in that moment has arrived
+            if self._working():
+                return
+            self.thaw()
 
     def thaw(self) -> None:
         """Undo `freeze`."""
-        os.kill(self.pid, 18)
+        os.kill(self.pid, signal.SIGCONT)
+
+    def given_up(self) -> None:
+        """Wait until the others took what it held for lost."""
+        wait_until(lambda: self._held() == set(), WAIT, f"{self.name} to be given up")
+
+    def _held(self) -> set[tuple[str, str]] | None:
+        """Runs and numbers of the attempts it has in hand; None: Postgres is away."""
+        with contextlib.suppress(psycopg.OperationalError), psycopg.connect(self._owner) as asking:
+            sql = "SELECT run::text, number::text FROM ops.job_attempts WHERE finished_at IS NULL AND node LIKE %s"
+            return set(asking.execute(sql, (f"%:{self.pid}",)).fetchall())
+        return None
+
+    def _working(self) -> bool:
+        """Has one of them begun its nap?"""
+        lines = self._naps.read_text().splitlines() if self._naps.exists() else []
+        return not {tuple(line.split()[:2]) for line in lines}.isdisjoint(self._held() or set())
 
     def shoot(self) -> None:
         """Kill -9 this process alone; its children are on their own."""
-        os.kill(self.pid, 9)
+        os.kill(self.pid, signal.SIGKILL)
 
 
 @dataclass(frozen=True, slots=True)

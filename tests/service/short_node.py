@@ -11,9 +11,9 @@ from opslib.jobs.timing import Timing
 
 TIMING = Timing(
     beat=0.5,
-    worker_silent=3,
+    worker_silent=5,
     run_beat=1,
-    run_silent=20,
+    run_silent=60,
     watch=0.5,
     reap=0.3,
     settle=1,
