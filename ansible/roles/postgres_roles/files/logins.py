@@ -1,6 +1,7 @@
 """Make logins on a PostgreSQL as a JSON on standard input says; print what was changed, nothing if nothing was.
 
-Input: {"owner": DSN, "logins": [{"url": DSN, "roles": [...]}]}. Only verifiers travel to the server.
+Input: {"owner": DSN, "logins": [{"url": DSN, "roles": [...], "settings": {NAME: VALUE}}]}; settings may be missing.
+Only verifiers travel to the server.
 """
 
 import base64
@@ -26,7 +27,7 @@ def fits(verifier: str | None, password: str) -> bool:
     return hmac.compare_digest(base64.b64encode(stored).decode(), keys.split(":")[0])
 
 
-def make(connection: psycopg.Connection[Any], url: str, roles: list[str]) -> list[str]:
+def make(connection: psycopg.Connection[Any], url: str, roles: list[str], settings: dict[str, str]) -> list[str]:
     """Make one login; what was changed."""
     wanted = conninfo_to_dict(url)
     name, password = str(wanted["user"]), str(wanted.get("password") or "")
@@ -52,6 +53,13 @@ def make(connection: psycopg.Connection[Any], url: str, roles: list[str]) -> lis
         if member.fetchone() is None:
             connection.execute(sql.SQL("GRANT {} TO {}").format(sql.Identifier(role), login))
             changed.append(f"{name} is a member of {role}")
+    of_role = "SELECT setconfig FROM pg_db_role_setting WHERE setrole = to_regrole(%s) AND setdatabase = 0"
+    known = connection.execute(of_role, (f'"{name}"',)).fetchone()
+    for setting, value in settings.items():
+        if known is None or f"{setting}={value}" not in known[0]:
+            statement = sql.SQL("ALTER ROLE {} SET {} = {}")
+            connection.execute(statement.format(login, sql.Identifier(setting), sql.Literal(value)))
+            changed.append(f"set {setting} for {name}")
     return changed
 
 
@@ -60,7 +68,7 @@ def main() -> None:
     given = json.load(sys.stdin)
     with psycopg.connect(given["owner"]) as connection:
         for each in given["logins"]:
-            print(*make(connection, each["url"], each["roles"]), sep="\n", end="")
+            print(*make(connection, each["url"], each["roles"], each.get("settings", {})), sep="\n", end="")
 
 
 if __name__ == "__main__":
