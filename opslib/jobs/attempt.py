@@ -82,7 +82,11 @@ class Attempt:
             async with asyncio.timeout(self.taken.timeout_seconds):
                 return await self._listen()
         except TimeoutError:
-            await self._end()
+            # SIGTERM, so that it can tidy up, and say so; then SIGKILL.
+            self._child.signal(signal.SIGTERM)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._timing.kill_grace):
+                    await self._listen()
             after = f"it took longer than its timeout of {self.taken.timeout_seconds:g} s"
             return Ending("FAILED", error=after, timed_out=True)
         finally:
@@ -115,10 +119,6 @@ class Attempt:
     async def leave(self) -> None:
         """We leave, and it with us: end it decently. What it had to say by then counts."""
         self.dropped = True
-        await self._end()
-
-    async def _end(self) -> None:
-        """SIGTERM, so that it can tidy up; then SIGKILL."""
         self._child.signal(signal.SIGTERM)
         await asyncio.wait({self._child.ended}, timeout=self._timing.kill_grace)
         self._child.signal(signal.SIGKILL)

@@ -44,12 +44,12 @@ class Result(BaseModel):
 
 def job(name: str, **but: object) -> Job:
     """One of those below."""
-    options: dict[str, object] = {"timeout": 20, "params": Params, "retry_after": 0.2, **but}
+    options: dict[str, object] = {"timeout": 100, "params": Params, "retry_after": 0.2, **but}
     return Job(name, name, None, **options)  # type: ignore[arg-type] # by name
 
 
 ONCE = job("once")
-SHORT = job("short", timeout=1)
+SHORT = job("short", timeout=3)
 THRICE = job("thrice", retries=2)
 NARROW = job("narrow", queue="narrow")
 LACKING = job("lacking", needs=("KINGUIN_API_KEY",))

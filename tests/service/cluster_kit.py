@@ -21,7 +21,11 @@ from opslib.jobs.timing import Timing
 from tests.service import attempt_jobs, node_kit, short_node
 from tests.service.attempt_jobs import Params
 
-TIMING = replace(short_node.TIMING, watch=1, sweep=5)
+TIMING = replace(short_node.TIMING, worker_silent=45, watch=1, sweep=5)
+"""Silence is as long as in production: nobody seems dead because the machine is busy."""
+BY_WORD = replace(TIMING, poll=600, watch=600)
+"""Nobody asks: what was queued or cancelled is learned from a notification, or never."""
+WAIT = 60.0
 Rows = list[dict[str, Any]]
 
 
@@ -50,7 +54,7 @@ class Cluster:
         finally:
             if not serving.done():
                 os.kill(os.getpid(), signal.SIGTERM)
-            await asyncio.wait_for(serving, 15)
+            await asyncio.wait_for(serving, WAIT)
 
     def rows(self, sql: str, *params: Any) -> Rows:
         """As the owner."""
@@ -66,9 +70,9 @@ class Cluster:
         """As a person sees it."""
         return runs.run(self.people, number)
 
-    async def state(self, number: int, *states: str, seconds: float = 10) -> dict[str, Any]:
+    async def state(self, number: int, *states: str) -> dict[str, Any]:
         """Wait until it is in one of these."""
-        await eventually(lambda: self.run(number)["state"] in states, seconds)
+        await eventually(lambda: self.run(number)["state"] in states)
         return self.run(number)
 
     def again(self) -> None:
@@ -77,9 +81,9 @@ class Cluster:
         self.people = psycopg.connect(self.owner, autocommit=True)
 
 
-async def eventually(condition: Callable[[], object], seconds: float = 10) -> None:
-    """Wait for it."""
-    async with asyncio.timeout(seconds):
+async def eventually(condition: Callable[[], object]) -> None:
+    """Wait for it, however busy the machine is."""
+    async with asyncio.timeout(WAIT):
         while not condition():  # noqa: ASYNC110 - a database is asked
             await asyncio.sleep(0.02)
 

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import socket
+import sys
 import time
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -25,6 +26,7 @@ from opslib.jobs.timing import Timing
 from tests.service import attempt_jobs
 
 TIMING = Timing(kill_grace=0.5)
+WAIT = 60.0
 SECRET = {"NOWPAYMENTS_API_KEY": "hunter2-planted"}
 ASSIGNMENT = Assignment("a:B", 1, "a", {}, None, 1, "me", settings.load(SECRET), 30, 0)
 
@@ -38,7 +40,13 @@ async def spawner() -> AsyncIterator[Spawner]:
 
 
 async def begin(
-    spawner: Spawner, name: str = "once", *, lease: float = 30, early: signal.Signals | None = None, **params: Any
+    spawner: Spawner,
+    name: str = "once",
+    *,
+    lease: float = 100,
+    early: signal.Signals | None = None,
+    timing: Timing = TIMING,
+    **params: Any,
 ) -> tuple[Attempt, asyncio.Task[Ending | None]]:
     """An attempt on its way, ours for so many seconds; `early` is sent to its process before it knows its job."""
     job = getattr(attempt_jobs, name.upper())
@@ -58,7 +66,7 @@ async def begin(
     child = await spawner.spawn()
     if early is not None:
         child.signal(early)
-    attempt = Attempt(taken, Seat(1, assignment.lease), child, TIMING)
+    attempt = Attempt(taken, Seat(1, assignment.lease), child, timing)
     task = asyncio.create_task(attempt.run(assignment))
     await asyncio.sleep(0)  # the assignment is the first it hears
     return attempt, task
@@ -125,10 +133,11 @@ async def test_settings_that_are_missing(spawner: Spawner) -> None:
 async def test_timeout_lets_it_tidy_up(spawner: Spawner, tmp_path: Path) -> None:
     """SIGTERM first: `finally` runs, then it is over."""
     began = time.monotonic()
-    ending = await ends(spawner, "short", what="tidy", path=str(tmp_path / "file"))
-    assert ending == Ending("FAILED", error="it took longer than its timeout of 1 s", timed_out=True)
+    patient = Timing(kill_grace=WAIT)
+    ending = await ends(spawner, "short", timing=patient, what="tidy", path=str(tmp_path / "file"))
+    assert ending == Ending("FAILED", error="it took longer than its timeout of 3 s", timed_out=True)
     assert (tmp_path / "file").read_text() == "tidied"
-    assert 1 <= time.monotonic() - began < 3
+    assert 3 <= time.monotonic() - began < WAIT, "it waited for a process that was gone"
 
 
 async def test_timeout_of_one_that_will_not(spawner: Spawner, tmp_path: Path) -> None:
@@ -137,7 +146,7 @@ async def test_timeout_of_one_that_will_not(spawner: Spawner, tmp_path: Path) ->
     assert ending.timed_out
     pids = [int(pid) for pid in (tmp_path / "pids").read_text().split()]
     assert len(pids) == 2
-    wait_until(lambda: not any(map(alive, pids)), 3, "the group to be gone")
+    wait_until(lambda: not any(map(alive, pids)), WAIT, "the group to be gone")
 
 
 async def test_what_it_leaves_running_is_ended(spawner: Spawner, tmp_path: Path) -> None:
@@ -148,7 +157,7 @@ async def test_what_it_leaves_running_is_ended(spawner: Spawner, tmp_path: Path)
     pids = [int(pid) for pid in (tmp_path / "pids").read_text().split()]
     attempt.drop()
     assert await task is None
-    wait_until(lambda: not any(map(alive, pids)), 3, "the group to be gone")
+    wait_until(lambda: not any(map(alive, pids)), WAIT, "the group to be gone")
 
 
 async def test_cancelled(spawner: Spawner) -> None:
@@ -156,7 +165,7 @@ async def test_cancelled(spawner: Spawner) -> None:
     attempt, task = await begin(spawner, seconds=20)
     await asyncio.sleep(0.3)
     attempt.cancel()
-    ending = await asyncio.wait_for(task, 2)
+    ending = await asyncio.wait_for(task, WAIT)
     assert ending == Ending("CANCELLED", error="run 3 of once was cancelled")
 
 
@@ -164,42 +173,48 @@ async def test_progress_once_a_second(spawner: Spawner) -> None:
     """A hundred words a second become one, the last of them; its secrets hidden."""
     attempt, task = await begin(spawner, what="count", seconds=1.5)
     seen = []
+    began = time.monotonic()
     while not task.done():
         if (progress := attempt.progress()) is not None:
             seen.append(progress)
         await asyncio.sleep(0.01)
     if (progress := attempt.progress()) is not None:
         seen.append(progress)
-    assert 2 <= len(seen) <= 4
+    assert 2 <= len(seen) <= time.monotonic() - began + 2
     assert seen[-1] == {"done": 149, "total": 150, "unit": "steps", "note": "with ***"}
 
 
 async def test_signs_of_life(spawner: Spawner) -> None:
     """A working process gives them; a frozen one does not, and again when it is thawed."""
-    attempt, task = await begin(spawner, seconds=20)
-    await asyncio.sleep(0.5)
-    assert attempt.lives()
+    attempt, task = await begin(spawner, seconds=100)
+    attempt.lives()  # once without asking
+    await _lives(attempt)
     os.killpg(attempt._child.pid, signal.SIGSTOP)
     await asyncio.sleep(0.1)
     attempt.lives()
     await asyncio.sleep(0.5)
     assert not attempt.lives()
     os.killpg(attempt._child.pid, signal.SIGCONT)
-    await asyncio.sleep(0.5)
-    assert attempt.lives()
+    await _lives(attempt)
     attempt.drop()
     await task
 
 
-async def test_a_lease_that_ends(spawner: Spawner, tmp_path: Path) -> None:
+async def _lives(attempt: Attempt) -> None:
+    async with asyncio.timeout(WAIT):
+        while not attempt.lives():  # noqa: ASYNC110 - what it says is not ours to set an event
+            await asyncio.sleep(0.05)
+
+
+async def test_a_lease_that_ends(spawner: Spawner) -> None:
     """Not renewed in time, it kills itself and what it started: somebody else may have the run by now."""
-    attempt, task = await begin(spawner, seconds=20, path=str(tmp_path / "file"))
-    attempt.lease(time.monotonic() + 1)
-    await asyncio.sleep(0.6)
-    attempt.lease(time.monotonic() + 1)
-    await asyncio.sleep(0.6)
+    attempt, task = await begin(spawner, seconds=100)
+    attempt.lease(time.monotonic() + 2)
+    attempt.lease(time.monotonic() + 100)
+    await asyncio.sleep(2.5)
     assert not task.done(), "it was renewed"
-    assert await asyncio.wait_for(task, 2) is None
+    attempt.lease(time.monotonic() + 1)
+    assert await asyncio.wait_for(task, WAIT) is None
     assert attempt.lost
 
 
@@ -207,7 +222,7 @@ async def test_a_lease_that_was_over_before_it_began(spawner: Spawner, tmp_path:
     """Frozen between the fork and its first step: it does nothing at all, for somebody else may have the run."""
     for _ in range(2):
         attempt, task = await begin(spawner, lease=-1, what="mark", path=str(tmp_path / "file"))
-        assert await asyncio.wait_for(task, 10) is None
+        assert await asyncio.wait_for(task, WAIT) is None
         assert attempt.lost
         assert not (tmp_path / "file").exists()
 
@@ -221,7 +236,7 @@ def test_between_two_steps_it_waits_for_word() -> None:
             asked = pool.submit(link.is_cancelled)
             assert not wait([asked], timeout=1.5).done
             link._lease = time.monotonic() + 30
-            assert asked.result(10) is False
+            assert asked.result(WAIT) is False
             link._lease = time.monotonic() - 1
 
 
@@ -229,11 +244,11 @@ async def test_told_to_end_before_it_began(spawner: Spawner, tmp_path: Path) -> 
     """A process just forked, not yet a leader, knowing no job, is reached too: SIGTERM is said, SIGKILL ends it."""
     for _ in range(2):
         _, told = await begin(spawner, early=signal.SIGTERM, what="mark", path=str(tmp_path / "file"))
-        ending = await asyncio.wait_for(told, 10)
+        ending = await asyncio.wait_for(told, WAIT)
         assert ending is not None
         assert ending.terminated
         _, killed = await begin(spawner, early=signal.SIGKILL, what="mark", path=str(tmp_path / "file"))
-        ending = await asyncio.wait_for(killed, 10)
+        ending = await asyncio.wait_for(killed, WAIT)
         assert ending is not None
         assert ending.error == "its process was killed by SIGKILL (out of memory?) before it could say how it went"
     assert not (tmp_path / "file").exists()
@@ -246,7 +261,7 @@ async def test_a_parent_that_is_gone(spawner: Spawner) -> None:
     pid = attempt._child.pid
     attempt._child.writer.transport.abort()  # as a kill -9 would, with words of the child's unread
     await asyncio.sleep(0.1)
-    wait_until(lambda: not alive(pid), 2, "the child to notice")
+    wait_until(lambda: not alive(pid), WAIT, "the child to notice")
     await asyncio.wait([task])
 
 
@@ -264,12 +279,19 @@ async def test_a_nursery_that_is_gone(spawner: Spawner) -> None:
 
 
 async def test_a_fork_is_cheap(spawner: Spawner) -> None:
-    """Twenty attempts in a row: milliseconds each, where an interpreter of its own would take a third of a second."""
+    """The best of twenty takes milliseconds, where an interpreter of its own takes a third of a second at best."""
     await ends(spawner)
-    began = time.monotonic()
-    for _ in range(20):
+    ours, others = [], []
+    for n in range(20):
+        began = time.monotonic()
         await ends(spawner)
-    assert (time.monotonic() - began) / 20 < 0.15
+        ours.append(time.monotonic() - began)
+        if n % 5 == 0:
+            began = time.monotonic()
+            interpreter = await asyncio.create_subprocess_exec(sys.executable, "-c", "import opslib.jobs.child")
+            assert await interpreter.wait() == 0
+            others.append(time.monotonic() - began)
+    assert min(ours) < min(others) / 3
 
 
 def test_the_assignment_hides_nothing_it_needs() -> None:

@@ -18,7 +18,8 @@ from opslib.errors import ConfigError, NotFoundError
 from opslib.jobs.timing import Timing
 from tests.service import attempt_jobs
 from tests.service.attempt_jobs import Params
-from tests.service.cluster_kit import TIMING, Cluster, eventually, opened
+from tests.service.cluster_kit import BY_WORD, TIMING, Cluster, eventually, opened
+from tests.service.run_kit import Engine
 
 
 @pytest.fixture
@@ -35,12 +36,12 @@ def own(own_postgres: PostgresServer) -> Iterator[Cluster]:
 
 async def test_a_run_from_queue_to_success(cluster: Cluster) -> None:
     """Taken at once, with everything its row should say; twice the same."""
-    async with cluster.node():
+    async with cluster.node(timing=BY_WORD):
         for _ in range(2):
             number = cluster.enqueue(password="in-the-params")
             row = await cluster.state(number, "SUCCESS")
-            assert row["queue_delay"] < 2
-            assert 0 <= row["duration"] < 2
+            assert row["queue_delay"] == pytest.approx((row["started"] - row["due"]).total_seconds())
+            assert row["duration"] == pytest.approx((row["finished"] - row["started"]).total_seconds())
             assert (row["attempt"], row["triggered_by"], row["error"], row["slot"]) == (1, "anna", None, None)
             assert row["result"]["attempt"] == 1
             assert row["heartbeat"] >= row["started"]
@@ -57,18 +58,26 @@ async def test_retries_wait_twice_as_long_each_time(cluster: Cluster) -> None:
     """Two failures, then success: 0.2 s and 0.4 s between; QUEUED meanwhile, with the error there to be read."""
     async with cluster.node():
         number = cluster.enqueue("thrice", what="recover")
-        waiting = await cluster.state(number, "QUEUED")
         row = await cluster.state(number, "SUCCESS")
         attempts = runs.attempts(cluster.people, number)
         assert [attempt["outcome"] for attempt in attempts] == ["FAILED", "FAILED", "SUCCESS"]
         pauses = [(b["started_at"] - a["finished_at"]).total_seconds() for a, b in itertools.pairwise(attempts)]
-        assert 0.2 <= pauses[0] < 0.4 <= pauses[1] < 0.8
+        assert pauses[0] >= 0.2
+        assert pauses[1] >= 0.4
         assert (row["attempt"], row["error"]) == (3, None)
-        assert waiting["error"] in (None, "attempt 1 fails")
         exhausted = await cluster.state(cluster.enqueue("thrice", what="fail"), "FAILED")
         assert (exhausted["attempt"], exhausted["error"]) == (3, "it never works")
         once = await cluster.state(cluster.enqueue(what="fail"), "FAILED")
         assert once["attempt"] == 1
+    number = cluster.enqueue("thrice")
+    engine = Engine(cluster.people)
+    for failures in (1, 2):
+        engine.finish(engine.take(), "FAILED", f"failure {failures}")
+        waiting = cluster.run(number)
+        assert (waiting["state"], waiting["error"]) == ("QUEUED", f"failure {failures}")
+        pause = waiting["retry_at"] - runs.attempts(cluster.people, number)[-1]["finished_at"]
+        assert pause.total_seconds() == pytest.approx(0.1 * 2**failures, abs=0.05)
+        cluster.rows("UPDATE ops.procrastinate_jobs SET scheduled_at = now() RETURNING 1")
 
 
 async def test_priorities_and_room(cluster: Cluster, tmp_path: Path) -> None:
@@ -78,8 +87,8 @@ async def test_priorities_and_room(cluster: Cluster, tmp_path: Path) -> None:
     low, middle, high = (cluster.enqueue("narrow", seconds=1, path=path, priority=p) for p in (-1, 0, 1))
     async with cluster.node(concurrency={"narrow": 1}):
         other = await cluster.state(cluster.enqueue(), "SUCCESS")
-        assert other["queue_delay"] < 2
-        await cluster.state(low, "SUCCESS")
+        last = await cluster.state(low, "SUCCESS")
+        assert other["started"] < last["started"], "it waited for the other queue"
     started = cluster.rows("SELECT id FROM ops.job_runs WHERE job = 'narrow' ORDER BY started_at")
     assert [row["id"] for row in started] == [high, middle, low]
     spans = cluster.rows("SELECT started_at, finished_at FROM ops.job_runs WHERE job = 'narrow' ORDER BY 1")
@@ -95,28 +104,25 @@ async def test_at_a_time(cluster: Cluster) -> None:
     """Not before; the delay counts from then."""
     async with cluster.node():
         await cluster.state(cluster.enqueue(), "SUCCESS")
-        (now,) = cluster.rows("SELECT now() + interval '1 second' AS at")
-        number = cluster.enqueue(at=now["at"])
-        await asyncio.sleep(0.5)
-        assert cluster.run(number)["state"] == "QUEUED"
-        row = await cluster.state(number, "SUCCESS", seconds=3)
+        (now,) = cluster.rows("SELECT now() + interval '2 seconds' AS at")
+        row = await cluster.state(cluster.enqueue(at=now["at"]), "SUCCESS")
         assert row["started"] >= now["at"]
-        assert row["queue_delay"] < 2
+        assert row["queue_delay"] == pytest.approx((row["started"] - now["at"]).total_seconds())
 
 
 async def test_cancel(cluster: Cluster) -> None:
-    """Queued: at once, and it never runs. Running: within two seconds, acknowledged. Ended: nothing changes."""
+    """Queued: at once, and it never runs. Running: it hears of it and acknowledges. Ended: nothing changes."""
     await _declared_without_worker(cluster)
     queued = cluster.enqueue(seconds=30)
     assert runs.cancel(cluster.people, queued, "bob") == "CANCELLED"
     assert runs.cancel(cluster.people, queued, "carol") == "CANCELLED"
-    async with cluster.node():
+    async with cluster.node(timing=BY_WORD):
         await cluster.state(cluster.enqueue(), "SUCCESS")
         running = cluster.enqueue(seconds=30)
         await cluster.state(running, "RUNNING")
         assert runs.cancel(cluster.people, running, "bob") == "RUNNING"
-        row = await cluster.state(running, "CANCELLED", seconds=2)
-        assert (row["cancel_acknowledged"] - row["cancel_requested"]).total_seconds() < 2
+        row = await cluster.state(running, "CANCELLED")
+        assert row["cancel_requested"] <= row["cancel_acknowledged"] <= row["finished"]
         assert cluster.run(queued)["attempt"] == 0
         for number in (queued, running):
             assert cluster.run(number)["cancel_requested_by"] == "bob"
@@ -126,33 +132,29 @@ async def test_cancel(cluster: Cluster) -> None:
 
 
 async def test_cancel_and_work_after_a_postgres_restart(own: Cluster, own_postgres: PostgresServer) -> None:
-    """What ran runs on and counts; a cancel is acknowledged in two seconds; new work is heard of without polling."""
-    timing = replace(Timing(), poll=600)  # only a notification can be in time
-    async with own.node(timing=timing):
+    """What ran runs on and counts; a cancel is acknowledged; new work is heard of without polling."""
+    async with own.node(timing=replace(Timing(), poll=600)):
         survivor, victim = own.enqueue(seconds=4), own.enqueue(seconds=60)
         await own.state(victim, "RUNNING")
         await asyncio.to_thread(own_postgres.restart)
         own.again()
         runs.cancel(own.people, victim, "bob")
-        row = await own.state(victim, "CANCELLED", seconds=3)
-        assert (row["cancel_acknowledged"] - row["cancel_requested"]).total_seconds() < 2
+        row = await own.state(victim, "CANCELLED")
+        assert row["cancel_requested"] <= row["cancel_acknowledged"] <= row["finished"]
         assert (await own.state(survivor, "SUCCESS"))["attempt"] == 1
         for _ in range(2):
-            await own.state(own.enqueue(), "SUCCESS", seconds=5)
+            await own.state(own.enqueue(), "SUCCESS")
         (attempts,) = own.rows("SELECT count(*) AS n FROM ops.job_attempts WHERE lost")
         assert attempts["n"] == 0
 
 
-async def test_listening_is_back_within_five_seconds(cluster: Cluster) -> None:
+async def test_listening_comes_back(cluster: Cluster) -> None:
     """The line is cut; work queued right then, unheard, is found, and what comes later is heard at once."""
-    async with cluster.node(timing=replace(TIMING, poll=600)):
-        await asyncio.sleep(0.3)
+    async with cluster.node(timing=BY_WORD):
         cut = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE %s OR query = 'SELECT 1'"
-        assert cluster.rows(cut, "LISTEN%")
-        row = await cluster.state(cluster.enqueue(), "SUCCESS", seconds=5)
-        assert row["queue_delay"] < 5
-        row = await cluster.state(cluster.enqueue(), "SUCCESS", seconds=5)
-        assert row["queue_delay"] < 2
+        await eventually(lambda: cluster.rows(cut, "LISTEN%"))
+        for _ in range(2):
+            await cluster.state(cluster.enqueue(), "SUCCESS")
 
 
 async def test_silent_without_anybody_alive(cluster: Cluster) -> None:
@@ -195,14 +197,17 @@ async def test_a_job_that_kills_its_process_is_given_up(cluster: Cluster) -> Non
 
 async def test_leaving(cluster: Cluster) -> None:
     """Told to leave, a process finishes what it can and gives the rest back, to be taken at once by another."""
-    async with cluster.node(timing=replace(TIMING, drain=1.5)):
-        short, long = cluster.enqueue(seconds=0.3), cluster.enqueue(seconds=5)
+    async with cluster.node(timing=replace(TIMING, drain=5)):
+        short, long = cluster.enqueue(seconds=1), cluster.enqueue(seconds=100)
+        await cluster.state(short, "RUNNING")
         await cluster.state(long, "RUNNING")
     assert cluster.run(short)["state"] == "SUCCESS"
     row = cluster.run(long)
     assert (row["state"], row["error"]) == ("QUEUED", "the process that ran it was told to leave")
     async with cluster.node():
-        assert (await cluster.state(long, "SUCCESS"))["attempt"] == 2
+        assert (await cluster.state(long, "RUNNING"))["attempt"] == 2
+        runs.cancel(cluster.people, long, "anna")
+        await cluster.state(long, "CANCELLED")
 
 
 async def test_a_job_without_its_settings(cluster: Cluster) -> None:
