@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import shlex
 import signal
 import sys
 from contextlib import ExitStack
+from pathlib import Path
 
 from rich.console import Console
 
@@ -14,7 +16,7 @@ from demo.check import check
 from demo.embedded import Stack, prometheus_server, stack
 from demo.live import watch
 from demo.processes import StartError
-from demo.session import session
+from demo.session import Session, session
 
 PER_SECOND = 4.0
 
@@ -54,8 +56,8 @@ def _leave_politely() -> None:
 
 async def _run(servers: Stack, console: Console, *, seed: int) -> None:
     async with session(servers, seed=seed, per_second=PER_SECOND) as here:
+        await here.live_night()
         await here.start_exporter()
-        await asyncio.to_thread(here.jobs.start)
         with ExitStack() as exits:
             prometheus = prometheus_server(servers.directory, here.exporter)
             if prometheus is not None:
@@ -67,11 +69,22 @@ async def _run(servers: Stack, console: Console, *, seed: int) -> None:
                 ("PostgreSQL", servers.dsn),
                 ("Redis", servers.redis.url),
                 ("S3", servers.s3.endpoint),
+                ("opsctl", f"in another terminal: . {_environment(here)}"),
             ):
                 console.print(f"  {what:<12} {address}", markup=False, highlight=False)
             async with here.traffic.flowing():
                 await here.jobs.worked()
                 await watch(here, console)
+
+
+def _environment(here: Session) -> Path:
+    """A file a shell reads, after which `opsctl` talks to this demo; only for whoever started it: it holds keys."""
+    file = here.stack.directory / "opsctl.sh"
+    path = f"{Path(sys.executable).parent}:$PATH"
+    lines = [f"export {name}={shlex.quote(value)}\n" for name, value in here.operator.items()]
+    file.touch(mode=0o600)
+    file.write_text("".join([*lines, f'export PATH="{path}"\n']), "utf-8")
+    return file
 
 
 if __name__ == "__main__":

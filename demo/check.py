@@ -41,9 +41,10 @@ async def check(stack: Stack, console: Console, *, seconds: float, seed: int) ->
         console.print(f"[dim]{time.monotonic() - started:6.1f} s[/]  {text}", highlight=False, soft_wrap=True)
 
     async with session(stack, seed=seed, per_second=PER_SECOND, scheduler=False) as here:
-        say("yesterday's orders are in the tables; the exporter starts")
+        say("yesterday's orders are in the tables; the jobs of a night begin")
+        await here.live_night()
+        say("the night is over: backed up, proven, restored; the exporter starts")
         await here.start_exporter()
-        await asyncio.to_thread(here.jobs.start)
         say(f"it is ready; {seconds:g} s of traffic begin")
         async with _watched(here) as monotonic, here.traffic.flowing():
             await _events(here, seconds, say)
@@ -82,7 +83,8 @@ async def _events(here: Session, seconds: float, say: expected.Say) -> None:
     say(f"a worker of {CATALOG} died in the middle of a job")
     await here.jobs.cancelled()
     await here.jobs.worked()
-    say("an operator cancelled one run of a job and waited for another")
+    await here.jobs.backed_up()
+    say("an operator cancelled one run of a job, waited for another, and had the shop backed up once more")
     await until(0.5)
     await asyncio.to_thread(here.exporter.kill)
     await asyncio.sleep(1)
@@ -137,12 +139,13 @@ async def _settle(here: Session, say: expected.Say) -> tuple[list[Difference], i
     agreed: float | None = None
     while True:
         page = await here.page()
-        exact, ages = {**expected.exact(here.world), **here.jobs.gauges()}, expected.ages(here.world)
-        found = [Difference(("the page", ()), 1, None)] if page is None else differences(exact, ages, page)
+        exact = expected.exact(here.world, here.jobs, here.backups)
+        between = expected.between(here.world, here.backups)
+        found = [Difference(("the page", ()), 1, None)] if page is None else differences(exact, between, page)
         now = time.monotonic()
         agreed = None if found else agreed or now
         if (agreed and now - agreed > STEADY_SECONDS) or (found and now > deadline):
-            return found, len(exact) + len(ages)
+            return found, len(exact) + len(between)
         if found and now - spoken > SPEAK_SECONDS:
             say(f"still waiting for {len(found)} series, {show(found[0].of)}")
             spoken = now

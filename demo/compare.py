@@ -12,6 +12,12 @@ from demo.truth import Series
 EXACT = frozenset(
     {
         "bitloot_app_restarts_total",
+        "bitloot_backup_newest_bytes",
+        "bitloot_backup_newest_proven",
+        "bitloot_backup_pending_uploads",
+        "bitloot_backup_proven",
+        "bitloot_backup_size_ratio",
+        "bitloot_backups",
         "bitloot_email_bounce_total",
         "bitloot_email_fail_total",
         "bitloot_ipn_total",
@@ -65,16 +71,19 @@ EXACT = frozenset(
 )
 """Compared number by number. What is expected must be there; what is there and not zero must be expected."""
 
-AGES = frozenset(
+BETWEEN = frozenset(
     {
+        "bitloot_backup_newest_timestamp_seconds",
         "bitloot_provider_balance_age_seconds",
         "bitloot_queue_oldest_waiting_age_seconds",
         "bitloot_reconciliation_oldest_age_seconds",
     }
 )
-"""Move by themselves: they must be there, or not be there, and lie between two bounds."""
+"""Move by themselves, or are told roughly: they must be there, or not be there, and lie between two bounds."""
 
 FREE = {
+    "bitloot_backup_check_seconds": "measures this machine",
+    "bitloot_backup_proven_timestamp_seconds": "a moment in the past",
     "bitloot_provider_latency_seconds": "measures this machine",
     "bitloot_provider_runway_days": "needs a day of balances",
     "bitloot_queue_last_activity_timestamp_seconds": "a moment in the past",
@@ -86,7 +95,7 @@ FREE = {
 
 
 Bounds = tuple[float, float]
-"""The least and the greatest age that is right."""
+"""The least and the greatest value that is right."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,16 +107,16 @@ class Difference:
     found: float | None
 
 
-def differences(exact: Mapping[Series, float], ages: Mapping[Series, Bounds], page: Page) -> list[Difference]:
+def differences(exact: Mapping[Series, float], between: Mapping[Series, Bounds], page: Page) -> list[Difference]:
     """Everything that differs.
 
     Args:
         exact: Every expected series of `EXACT`.
-        ages: Every expected series of `AGES`.
+        between: Every expected series of `BETWEEN`.
         page: What the exporter says.
     """
     return sorted(
-        [*_exact(exact, page), *_ages(ages, page), *_down(page), *_unknown(page)],
+        [*_exact(exact, page), *_between(between, page), *_down(page), *_unknown(page)],
         key=lambda difference: difference.of,
     )
 
@@ -122,13 +131,13 @@ def _exact(expected: Mapping[Series, float], page: Page) -> Iterable[Difference]
             yield Difference(of, None, value)
 
 
-def _ages(expected: Mapping[Series, Bounds], page: Page) -> Iterable[Difference]:
+def _between(expected: Mapping[Series, Bounds], page: Page) -> Iterable[Difference]:
     for of, (least, most) in expected.items():
         found = page.values.get(of)
         if found is None or not least <= found <= most:
             yield Difference(of, (least, most), found)
     for of, value in page.values.items():
-        if of[0] in AGES and of not in expected:
+        if of[0] in BETWEEN and of not in expected:
             yield Difference(of, None, value)
 
 
@@ -141,7 +150,7 @@ def _down(page: Page) -> Iterable[Difference]:
 
 def _unknown(page: Page) -> Iterable[Difference]:
     """A family of the application that nobody told this check about: add it to one of the lists above."""
-    listed = EXACT | AGES | FREE.keys()
+    listed = EXACT | BETWEEN | FREE.keys()
     for of, family in page.families.items():
         if family.startswith(("bitloot_", "ops_job_")) and not {of[0], family} & listed:
             yield Difference(of, None, page.values[of])

@@ -22,12 +22,17 @@ from demo.redis import RedisServer, redis_server
 from demo.s3 import S3Server, s3_server
 
 DATABASE = "bitloot"
+BUCKET = "bitloot"
 LOGIN = "demo_exporter"
 """What the exporters log in as: a member of `ops_exporter`, no owner of anything."""
 JOBS_LOGIN = "demo_jobs"
 """What the jobs log in as: a member of `ops_jobs`."""
+BACKUP_LOGIN = "demo_backup"
+"""What reads everything: a member of `ops_backup`."""
 OPERATOR = "demo_operator"
 """Who acts: a member of `ops_staff`."""
+VISITOR = "demo_super"
+"""Whoever looks at the demo from another terminal: a member of `ops_super`."""
 
 KEPT = ("PATH", "HOME", "LANG", "TMPDIR", "PYTHONPATH")
 """Of our own environment, what a process needs to live."""
@@ -61,6 +66,16 @@ class Stack:
         """The database of the application, as its owner."""
         return self.postgres.dsn(DATABASE)
 
+    @property
+    def bucket(self) -> dict[str, str]:
+        """The settings of the bucket."""
+        return {
+            "R2_ENDPOINT": self.s3.endpoint,
+            "R2_BUCKET": BUCKET,
+            "R2_ACCESS_KEY_ID": self.s3.access_key_id,
+            "R2_SECRET_ACCESS_KEY": self.s3.secret_access_key,
+        }
+
 
 @contextlib.contextmanager
 def stack() -> Iterator[Stack]:
@@ -74,7 +89,7 @@ def stack() -> Iterator[Stack]:
         private_directory() as data,
         postgres(data) as database,
         redis_server(directory) as redis,
-        s3_server(directory) as s3,
+        s3_server(directory, (BUCKET,)) as s3,
     ):
         with database.connect() as admin:
             admin.execute(f"CREATE DATABASE {DATABASE}")
@@ -83,8 +98,14 @@ def stack() -> Iterator[Stack]:
         opsctl("migrate", "up", DATABASE_URL=here.dsn)
         opsctl("contract", "apply", DATABASE_URL=here.dsn)
         with database.connect() as admin:
-            for login, role in ((LOGIN, "ops_exporter"), (JOBS_LOGIN, "ops_jobs"), (OPERATOR, "ops_staff")):
-                admin.execute(f"CREATE ROLE {login} LOGIN IN ROLE {role}")
+            for login, roles in (
+                (LOGIN, "ops_exporter"),
+                (JOBS_LOGIN, "ops_jobs"),
+                (BACKUP_LOGIN, "ops_backup"),
+                (OPERATOR, "ops_staff"),
+                (VISITOR, "ops_super, ops_jobs"),
+            ):
+                admin.execute(f"CREATE ROLE {login} LOGIN IN ROLE {roles}")
         yield here
 
 

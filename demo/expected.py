@@ -6,7 +6,9 @@ import time
 from collections.abc import Callable
 from http import HTTPStatus
 
+from demo.backups import Kept
 from demo.compare import Bounds
+from demo.jobs import Jobs
 from demo.truth import Series, series
 from demo.world import YESTERDAY_SECONDS, World
 
@@ -19,11 +21,13 @@ BALANCE_SECONDS = 90.0
 """The exporter asks the providers once a minute."""
 
 
-def exact(world: World) -> dict[Series, float]:
+def exact(world: World, jobs: Jobs, backups: Kept) -> dict[Series, float]:
     """Every series of `compare.EXACT`."""
     expected = {
         **dict(world.truth),
         **world.gauges(),
+        **jobs.gauges(),
+        **backups.exact(),
         series("ops_contract_ok"): 1.0,
         series("ops_contract_missing_indexes"): 0.0,
     }
@@ -33,9 +37,9 @@ def exact(world: World) -> dict[Series, float]:
     return expected
 
 
-def ages(world: World) -> dict[Series, Bounds]:
-    """Every series of `compare.AGES`."""
-    expected: dict[Series, Bounds] = {}
+def between(world: World, backups: Kept) -> dict[Series, Bounds]:
+    """Every series of `compare.BETWEEN`."""
+    expected: dict[Series, Bounds] = dict(backups.times())
     for provider in ("nowpayments", "kinguin"):
         expected[series("bitloot_provider_balance_age_seconds", provider=provider)] = (0, BALANCE_SECONDS)
     for queue, since in world.queues.waiting_since().items():

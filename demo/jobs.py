@@ -12,6 +12,9 @@ from demo.processes import Account, Server
 from demo.truth import Series, Truth, series
 
 SNAPSHOT = "balance-snapshot"
+BACKUP = ("backup-database", "verify-backup")
+AFTER = ("restore-drill", "retention", "replicate-objects", "cleanup", "audit-anchor")
+"""What else a night brings; none of these waits for another."""
 NEVER = "2099-01-01"
 
 
@@ -28,7 +31,7 @@ class Jobs(Server):
     def __init__(self, stack: Stack, settings: Mapping[str, str], truth: Truth, *, scheduler: bool) -> None:
         self._stack = stack
         self._truth = truth
-        self._last: str | None = None
+        self._last: dict[str, str] = {}
         options = () if scheduler else ("--no-scheduler",)
         super().__init__(
             "the jobs",
@@ -44,21 +47,34 @@ class Jobs(Server):
         with psycopg.connect(self._stack.dsn) as connection:
             return connection.execute("SELECT FROM ops.job_workers").rowcount > 0
 
+    async def night(self) -> None:
+        """Nobody waits for half past one: what is due at night is done now."""
+        await self.backed_up()
+        await asyncio.gather(*map(self._ran, AFTER))
+
+    async def backed_up(self) -> None:
+        """A backup is written, and read again to its end."""
+        for job in BACKUP:
+            await self._ran(job)
+
     async def cancelled(self) -> None:
         """An operator queues a run for much later, and thinks better of it."""
         run = (await self._operator("enqueue", SNAPSHOT, "--at", NEVER)).strip()
         await self._operator("cancel", run)
-        self._ended("CANCELLED")
+        self._ended(SNAPSHOT, "CANCELLED")
 
     async def worked(self) -> None:
         """An operator wants the providers' balances kept now, and waits for it."""
-        await self._operator("enqueue", SNAPSHOT, "--wait")
-        self._ended("SUCCESS")
+        await self._ran(SNAPSHOT)
 
-    def _ended(self, outcome: str) -> None:
-        self._truth.count("ops_job_runs_total", job_name=SNAPSHOT, outcome=outcome)
-        self._truth.count("ops_job_duration_seconds_count", job_name=SNAPSHOT, outcome=outcome)
-        self._last = outcome
+    async def _ran(self, job: str) -> None:
+        await self._operator("enqueue", job, "--wait")
+        self._ended(job, "SUCCESS")
+
+    def _ended(self, job: str, outcome: str) -> None:
+        self._truth.count("ops_job_runs_total", job_name=job, outcome=outcome)
+        self._truth.count("ops_job_duration_seconds_count", job_name=job, outcome=outcome)
+        self._last[job] = outcome
 
     async def _operator(self, *arguments: str) -> str:
         dsn = self._stack.postgres.dsn(DATABASE, OPERATOR)
@@ -66,6 +82,6 @@ class Jobs(Server):
 
     def gauges(self) -> dict[Series, float]:
         """What every gauge that is not 0 must show once nothing runs."""
-        return (
-            {} if self._last is None else {series("ops_job_last_outcome", job_name=SNAPSHOT, outcome=self._last): 1.0}
-        )
+        return {
+            series("ops_job_last_outcome", job_name=job, outcome=outcome): 1.0 for job, outcome in self._last.items()
+        }

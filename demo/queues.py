@@ -42,6 +42,9 @@ ATTEMPTS = {
     (ORPHAN, "order-canceled"): 1,
 }
 
+NODE = "bullmq:5.63.0"
+"""The application's BullMQ; the scripts of the Python package do the same to Redis."""
+
 STATES = ("waiting", "active", "completed", "failed", "delayed", "paused", "prioritized", "waiting_children")
 STALLED_MS = 5_000
 BACKOFF_MS = 150
@@ -82,6 +85,9 @@ class Queues:
     async def open(self) -> None:
         """Start producers and workers."""
         self._queues = {name: Queue(name, {"connection": self._url}) for name in QUEUES}
+        for queue in self._queues.values():
+            # As the application's client, Node's, notes it; without it `opsctl` refuses to write.
+            await queue.client.hset(f"{queue.prefix}:{queue.name}:meta", "version", NODE)
         options = {"connection": self._url, "stalledInterval": STALLED_MS}
 
         async def fulfil(job: Job, _token: str) -> dict[str, bool]:

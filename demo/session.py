@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -12,13 +12,16 @@ from http.client import HTTPException
 
 import psycopg
 
-from demo.embedded import DATABASE, LEDGER, LOGIN, ROOT, Exporter, Stack
+from demo.backups import Kept
+from demo.embedded import BACKUP_LOGIN, BUCKET, DATABASE, LEDGER, LOGIN, ROOT, VISITOR, Exporter, Stack
 from demo.jobs import Jobs
 from demo.page import Page
 from demo.providers import Failure
 from demo.shop import ADMIN_EMAIL, ADMIN_ID
 from demo.traffic import Traffic
 from demo.world import World, world
+from opslib.settings import load
+from opslib.storage import Storage
 
 FLAGS = ROOT / "flags" / "flags.yaml"
 
@@ -36,6 +39,14 @@ class Session:
     traffic: Traffic
     exporter: Exporter
     jobs: Jobs
+    backups: Kept
+    operator: Mapping[str, str]
+    """What `opsctl` needs in another terminal."""
+
+    async def live_night(self) -> None:
+        """Start the jobs, and have done what is due at night, before anybody looks."""
+        await asyncio.to_thread(self.jobs.start)
+        await self.jobs.night()
 
     async def start_exporter(self) -> None:
         """Start the exporter, and wait until it has read everything once.
@@ -84,7 +95,8 @@ async def session(stack: Stack, *, seed: int, per_second: float, scheduler: bool
                 await asyncio.sleep(0.2)
         return False
 
-    async with world(stack.dsn, stack.redis.url, stack.directory, seed=seed, counted=counted) as here:
+    storage = Storage.of(load(stack.bucket))
+    async with world(stack.dsn, stack.redis.url, stack.directory, seed=seed, counted=counted, storage=storage) as here:
         await here.live_yesterday()
         # The very first question is refused: the exporter has to ask again.
         here.nowpayments.fail(Failure.RATE_LIMITED, times=1)
@@ -97,6 +109,7 @@ async def session(stack: Stack, *, seed: int, per_second: float, scheduler: bool
             "KINGUIN_BASE_URL": here.kinguin.url,
             "APP_BASE_URL": here.app.url,
             "APP_METRICS_URL": f"{here.app.url}/metrics",
+            **stack.bucket,
             **LEDGER,
         }
         exporter = Exporter(stack.directory, settings)
@@ -109,10 +122,26 @@ async def session(stack: Stack, *, seed: int, per_second: float, scheduler: bool
             "APP_ADMIN_EMAIL": ADMIN_EMAIL,
             "OPS_FLAGS_FILE": str(FLAGS),
         }
-        jobs = Jobs(stack, {**kinguin, **administrator}, here.truth, scheduler=scheduler)
+        backups = {
+            **stack.bucket,
+            "BACKUP_DATABASE_URL": stack.postgres.dsn(DATABASE, BACKUP_LOGIN),
+            "RESTORE_DRILL_DATABASE_URL": stack.postgres.dsn(),
+        }
+        redis = {"REDIS_URL": settings["REDIS_URL"]}
+        jobs = Jobs(stack, {**redis, **kinguin, **administrator, **backups}, here.truth, scheduler=scheduler)
+        operator = {
+            **{name: settings[name] for name in ("REDIS_URL", "APP_METRICS_URL")},
+            **kinguin,
+            **administrator,
+            "DATABASE_URL": stack.postgres.dsn(DATABASE, VISITOR),
+            **backups,
+            "RESTORE_DATABASE_URL": stack.postgres.dsn(),
+        }
         traffic = Traffic(here.stories, here.truth, seed=seed, per_second=per_second)
         try:
-            yield Session(stack, here, traffic, exporter, jobs)
+            yield Session(
+                stack, here, traffic, exporter, jobs, Kept(stack.s3.root / BUCKET / "backups" / "db"), operator
+            )
         finally:
             await asyncio.to_thread(jobs.stop)
             await asyncio.to_thread(exporter.stop)

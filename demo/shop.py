@@ -5,6 +5,8 @@ Every method leaves the rows the real application leaves and keeps the model of 
 
 from __future__ import annotations
 
+import asyncio
+import json
 import random
 import secrets
 import time
@@ -22,6 +24,7 @@ from demo.app_metrics import AppMetrics
 from demo.orders import Order, Source
 from demo.providers import Resend
 from demo.truth import Truth
+from opslib.storage import Storage
 
 ADMIN_ID = "00000000-0000-4000-8000-00000000ad31"
 ADMIN_EMAIL = "admin@example.test"
@@ -39,19 +42,28 @@ class Shop:
         truth: Is told what happened.
         resend: Sends its e-mails.
         rng: Source of all chance.
+        storage: Where it puts what customers bought; None: nowhere.
 
     Attributes:
         orders: Every order there is.
     """
 
     def __init__(
-        self, pool: AsyncConnectionPool, metrics: AppMetrics, truth: Truth, resend: Resend, rng: random.Random
+        self,
+        pool: AsyncConnectionPool,
+        metrics: AppMetrics,
+        truth: Truth,
+        resend: Resend,
+        rng: random.Random,
+        *,
+        storage: Storage | None = None,
     ) -> None:
         self._pool = pool
         self._metrics = metrics
         self._truth = truth
         self._resend = resend
         self._rng = rng
+        self._storage = storage
         self._products: list[str] = []
         self._http: aiohttp.ClientSession | None = None
         self.orders: dict[str, Order] = {}
@@ -184,10 +196,14 @@ class Shop:
         await self._key(order, order.item_ids[0])
 
     async def _key(self, order: Order, item: str) -> None:
+        place = f"orders/{order.id}/items/{item}/delivery.json"
+        if self._storage is not None:
+            body = json.dumps({"codes": [f"DEMO-{secrets.token_hex(8)}"]}).encode()
+            await asyncio.to_thread(self._storage.put, place, body, content_type="application/json")
         async with self._pool.connection() as connection:
             await connection.execute(
                 """INSERT INTO keys ("orderItemId", "storageRef", "contentType") VALUES (%s, %s, 'text/plain')""",
-                (item, f"orders/{order.id}/items/{item}/delivery.json"),
+                (item, place),
             )
 
     async def email(self, to: str, kind: str) -> bool:

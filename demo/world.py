@@ -21,6 +21,7 @@ from demo.stories import Counted, Stories
 from demo.traffic import Traffic
 from demo.truth import Series, Truth, series
 from demo.webhooks import Webhooks
+from opslib.storage import Storage
 
 CONNECTIONS = 12
 """Of the application: late commits hold some of them for a second."""
@@ -81,7 +82,13 @@ class World:
 
 @asynccontextmanager
 async def world(
-    dsn: str, redis_url: str, directory: Path, *, seed: int = 1, counted: Counted | None = None
+    dsn: str,
+    redis_url: str,
+    directory: Path,
+    *,
+    seed: int = 1,
+    counted: Counted | None = None,
+    storage: Storage | None = None,
 ) -> AsyncIterator[World]:
     """Open the application on a database that holds its schema, and on a Redis.
 
@@ -91,6 +98,7 @@ async def world(
         directory: For logs.
         seed: Of all chance.
         counted: See `Stories`.
+        storage: See `Shop`.
     """
     rng = random.Random(seed)
     truth, metrics = Truth(), AppMetrics()
@@ -101,7 +109,7 @@ async def world(
         nowpayments = await stack.enter_async_context(NowPayments())
         kinguin = await stack.enter_async_context(Kinguin())
         resend = await stack.enter_async_context(Resend())
-        shop = Shop(pool, metrics, truth, resend, rng)
+        shop = Shop(pool, metrics, truth, resend, rng, storage=storage)
         stack.push_async_callback(shop.close)
         await shop.open()
         stories = Stories(shop, Webhooks(pool, metrics, truth), nowpayments, kinguin, resend, rng, counted=counted)

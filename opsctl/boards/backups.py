@@ -27,7 +27,8 @@ WHOLE = {"0": ("failed", Colour.BAD), "1": ("passed", Colour.GOOD)}
 JOBS = ("backup-database", "verify-backup", "restore-drill", "retention", "replicate-objects")
 
 RUNS = "\nUNION ALL\n".join(
-    f"SELECT job, state, started, duration, result ->> 'key' AS key, error FROM (\n{runs}\n) {job.replace('-', '_')}"
+    f"SELECT job, state, started, duration, coalesce(result ->> 'key', result -> 'verified' ->> -1) AS key, error "
+    f"FROM (\n{runs}\n) {job.replace('-', '_')}"
     for job in JOBS
     for runs in [
         sql.asking("runs_history", job=Given(f"'{job}'"), limit=Given("20"), since=Given(FROM), until=Given(TO))

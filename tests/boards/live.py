@@ -8,7 +8,7 @@ import json
 import shutil
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ import httpx
 import psycopg
 import yaml
 
-from demo.embedded import ROOT, Stack, opsctl, stack
+from demo.embedded import ROOT, Stack, stack
 from demo.processes import Account, Server, free_port
 from demo.session import Session, session
 from tests.boards.databases import viewer
@@ -158,13 +158,9 @@ class _Found:
 
 async def _run(servers: Stack, found: _Found, over: threading.Event) -> None:
     async with session(servers, seed=3, per_second=PER_SECOND) as here:
-        bucket = _bucket(servers)
-        assert here.exporter._env is not None
-        here.exporter._env = {**here.exporter._env, **bucket}
-        # Before the exporter looks: it reads the bucket once in five minutes.
-        await asyncio.to_thread(_back_up, {"DATABASE_URL": servers.dsn, **bucket})
+        await here.live_night()
+        await here.jobs.backed_up()  # a second one, to compare sizes with
         await here.start_exporter()
-        await asyncio.to_thread(here.jobs.start)
         with _Prometheus(servers.directory, here.exporter.url.removeprefix("http://")) as prometheus:
             started = time.time()
             dsn = viewer(servers.dsn)
@@ -176,31 +172,11 @@ async def _run(servers: Stack, found: _Found, over: threading.Event) -> None:
                 await asyncio.to_thread(over.wait)
 
 
-def _bucket(servers: Stack) -> dict[str, str]:
-    """Settings of a bucket for backups, which the demo does without."""
-    return {
-        "R2_ENDPOINT": servers.s3.endpoint,
-        "R2_BUCKET": "bitloot",
-        "R2_ACCESS_KEY_ID": servers.s3.access_key_id,
-        "R2_SECRET_ACCESS_KEY": servers.s3.secret_access_key,
-    }
-
-
 async def _happen(here: Session) -> None:
-    """What the traffic does not do by itself: jobs on demand, and those that are due at night."""
+    """What the traffic does not do by itself: jobs on demand."""
     await here.jobs.worked()
     await here.jobs.cancelled()
-    for name in ("flag-sync", "audit-anchor"):
-        await here.jobs._operator("enqueue", name, "--wait")
-
-
-def _back_up(owner: Mapping[str, str]) -> None:
-    """Two backups and both proofs."""
-    why = ("--reason", "to show it")
-    for _ in range(2):
-        opsctl("jobs", "exec", "backup-database", *why, "--yes", **owner)
-    opsctl("backups", "verify", *why, **owner)
-    opsctl("backups", "drill", *why, **owner)
+    await here.jobs._operator("enqueue", "flag-sync", "--wait")
 
 
 def _order(live: Live) -> str:
