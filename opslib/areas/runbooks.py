@@ -165,7 +165,7 @@ def execute(script: str, environment: Mapping[str, str], echo: Callable[[str], N
     path = f"{Path(sys.executable).parent}:{environment.get('PATH', '')}"
     lines: list[str] = []
     with subprocess.Popen(  # noqa: S603 - the commands are the runbook's
-        [bash, "-euo", "pipefail", "-c", script],
+        [bash, "--norc", "-euo", "pipefail", "-c", script],  # over SSH it would read ~/.bashrc first
         env={**environment, "PATH": path},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

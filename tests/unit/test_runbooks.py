@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -100,3 +101,11 @@ def test_there_is_no_such_page() -> None:
     for name in ("Nothing", "../README"):
         with pytest.raises(NotFoundError, match="opsctl runbook list"):
             runbooks.read(name)
+
+
+def test_nobodys_bashrc_is_run_first(tmp_path: Path) -> None:
+    """Over SSH bash reads it even for a single command; at night it must be the page's commands and no others."""
+    (tmp_path / ".bashrc").write_text("echo from bashrc\n")
+    environment = {"HOME": str(tmp_path), "SSH_CLIENT": "192.0.2.1 1 22", "PATH": os.environ["PATH"]}
+    for _ in range(2):
+        assert runbooks.execute("echo step", environment, lambda _: None) == (0, "step\n")
