@@ -6,7 +6,7 @@ a dry run is a run without `apply`. What is not named as our backups are is neve
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,6 +18,7 @@ from opslib.areas.retention import Backup, IncompleteError, Listing, Plan, Polic
 from opslib.errors import JobError
 from opslib.run import Run
 from opslib.session import session
+from opslib.settings import Settings
 from opslib.spec import Cron, Job
 from opslib.storage import Storage
 
@@ -36,6 +37,17 @@ class Params(BaseModel):
     max_share: float | None = Field(default=None, ge=0, le=1)
 
 
+def planned(settings: Settings, params: Params) -> Sequence[str]:
+    """What a run would do now, a step to a line.
+
+    Raises:
+        JobError, StorageError, SourceError: See `run`.
+    """
+    made = decide(settings, Storage.of(settings), params)
+    steps = list(made.lines())
+    return [*(steps or ["nothing to delete"]), f"backups that stay: {len(made.keep)}"]
+
+
 JOB = Job(
     name="retention",
     title="Old backups deleted by plan",
@@ -45,6 +57,7 @@ JOB = Job(
     retries=2,
     retry_after=300,
     params=Params,
+    plan=planned,
     needs=("DATABASE_URL", "R2_ENDPOINT", "R2_BUCKET", "R2_ACCESS_KEY_ID", "R2_SECRET_ACCESS_KEY"),
 )
 
@@ -76,18 +89,8 @@ def run(run: Run, params: Params) -> Result:
         SourceError: Our own records could not be read.
     """
     settings = run.settings.require(*JOB.needs)
-    policy = Policy(
-        daily=settings.ops_backup_keep_days,
-        weekly=settings.ops_backup_keep_weeks,
-        monthly=settings.ops_backup_keep_months,
-        max_share=settings.ops_backup_max_removed_share if params.max_share is None else params.max_share,
-    )
     storage = Storage.of(settings)
-    made = plan(
-        look(storage, settings.reveal("OPS_DATABASE_URL" if settings.ops_database_url else "DATABASE_URL")),
-        policy,
-        datetime.now(UTC),
-    )
+    made = decide(settings, storage, params)
     if not params.dry_run:
         apply(made, storage, run)
     return Result(
@@ -97,6 +100,21 @@ def run(run: Run, params: Params) -> Result:
         removed=len(made.remove),
         aborted=len(made.abort),
     )
+
+
+def decide(settings: Settings, storage: Storage, params: Params) -> Plan:
+    """What is to go, and what stays; touches nothing.
+
+    Raises:
+        JobError, StorageError, SourceError: See `run`.
+    """
+    policy = Policy(
+        daily=settings.ops_backup_keep_days,
+        weekly=settings.ops_backup_keep_weeks,
+        monthly=settings.ops_backup_keep_months,
+        max_share=settings.ops_backup_max_removed_share if params.max_share is None else params.max_share,
+    )
+    return plan(look(storage, settings.require_ops()), policy, datetime.now(UTC))
 
 
 def look(storage: Storage, dsn: str) -> Listing:

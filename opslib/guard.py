@@ -86,15 +86,17 @@ class Act:
         settings: Every setting; of the databases, under the operator's own login.
         asked: How it was asked for.
         person: Who can be asked.
+        about: What it is asked to do something to, until `plan` says it better.
     """
 
-    def __init__(self, action: Action, settings: Settings, asked: Asked, person: Person) -> None:
+    def __init__(self, action: Action, settings: Settings, asked: Asked, person: Person, about: str = "") -> None:
         self.action = action
         self.settings = settings
         self._dsn = settings.require_ops()
         self._asked = asked
         self._person = person
-        self._plan = Plan("", ())
+        self._plan = Plan(about, ())
+        self._asking = False
         self._allowed = False
 
     @property
@@ -123,6 +125,7 @@ class Act:
             self._person.shows([redact(line) for line in self._plan.lines])
             if self._asked.dry_run:
                 raise DryRun
+            self._asking = True
             try:
                 self._check_role(connection)
                 self._check_reason()
@@ -134,6 +137,13 @@ class Act:
                 self._refused(connection, "interrupted at the question")
                 raise
         self._allowed = True
+
+    def refused(self, why: RefusedError) -> None:
+        """Write down what the action itself refused while it looked; from `allow` on that needs no telling."""
+        if not self._asking and not self._asked.dry_run:
+            # Refused it is in any case: a database that is away as well is not what there is to say.
+            with contextlib.suppress(OpsError), audit.connect(self._dsn) as connection:
+                self._refused(connection, str(why))
 
     def agrees(self, question: str) -> bool:
         """Ask between two items of an action that was allowed: yes, or `--yes`. Without a terminal it is no."""

@@ -35,7 +35,7 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
 
 import click
@@ -88,20 +88,31 @@ def action(
         @functools.wraps(function)
         def run(*, reason: str, dry_run: bool, confirm: str | None = None, yes: bool = False, **arguments: Any) -> None:
             from opslib import log, settings  # noqa: PLC0415 - listing commands need not load them
+            from opslib.errors import RefusedError  # noqa: PLC0415 - as above
             from opslib.guard import Act, Asked, DryRun  # noqa: PLC0415 - as above
 
             loaded = settings.load()
             log.configure(loaded)
             given = {key: value for key, value in arguments.items() if key != "output"}
-            act = Act(spec, loaded, Asked(reason, confirm, yes, dry_run, given), Terminal())
+            act = Act(spec, loaded, Asked(reason, confirm, yes, dry_run, given), Terminal(), _about(arguments))
             try:
                 function(act, **arguments)  # type: ignore[call-arg] # click's parameters are the function's
             except DryRun:
                 click.echo("dry run: nothing was changed", err=True)
+            except RefusedError as exc:
+                act.refused(exc)
+                raise
 
         return marked(_options(run, severity), spec)
 
     return decorate
+
+
+def _about(arguments: Mapping[str, Any]) -> str:
+    """The command's first argument, which names what it is about; empty where it has none."""
+    parameters = click.get_current_context().command.params
+    named = (parameter.name for parameter in parameters if isinstance(parameter, click.Argument))
+    return next((str(arguments[name]) for name in named if name), "")
 
 
 def _options(run: Callable[..., None], severity: Severity) -> Callable[..., None]:

@@ -105,7 +105,7 @@ def _refuse(known: Known, key: str, value: str, span: timedelta | None) -> None:
         raise RefusedError(f"the application has no flag {key}: change the file, or set it with --for")
     if declared is not None and declared.plain is None:
         raise RefusedError(
-            f"{key} is on for {declared.rollout} % of each {declared.scope}: the application's own table knows only on "
+            f"{key} is on for {declared.rollout} % of {declared.scope}s: the application's own table knows only on "
             "and off, so the flagd document alone serves it. Change its rollout in the file, or set it with --for"
         )
     if declared is not None and declared.enforce and declared.plain != VALUES[value]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -51,6 +52,11 @@ def _shown(params: BaseModel) -> str:
     return f"with {words(plain)}" if plain else "without parameters"
 
 
+def _result(row: Mapping[str, Any]) -> str:
+    """What the job says it did, in one line."""
+    return f": {words(row['result'])}" if row["result"] else ""
+
+
 @click.command()
 @click.argument("job")
 @_PARAMS
@@ -79,7 +85,7 @@ def enqueue(act: Act, job: str, params: str, priority: int, at: datetime | None,
         except KeyboardInterrupt:
             click.echo(f"run {run} goes on; `opsctl jobs cancel {run}` stops it", err=True)
             sys.exit(130)
-        click.echo(f"run {run}: {describe(Change('completed', dict(row)))}", err=True)
+        click.echo(f"run {run}: {describe(Change('completed', dict(row)))}{_result(row)}", err=True)
         sys.exit(0 if row["state"] == State.SUCCESS else 1)
 
 
@@ -109,8 +115,9 @@ def here(act: Act, job: str, checked: BaseModel) -> None:
         JobError: It did not end in success.
         RefusedError: The login is no member of ops_jobs.
     """
-    act.settings.require(*job_of(job).needs)
-    act.plan(job, f"run {job} here, {_shown(checked)}")
+    spec = job_of(job)
+    act.settings.require(*spec.needs)
+    act.plan(job, f"run {job} here, {_shown(checked)}", *(spec.plan(act.settings, checked) if spec.plan else ()))
     from opslib import runner  # noqa: PLC0415 - the engine, which nobody needs who only queues
 
     dsn = act.settings.require_ops()
@@ -133,11 +140,12 @@ def here(act: Act, job: str, checked: BaseModel) -> None:
             state = runner.execute(act.settings, catalog.JOBS[job], checked, triggered_by=who, started=started)
         finally:
             beside.stop()
+        with session(dsn, "jobs exec") as connection:
+            ended = runs.run(connection, number[0])
         if state is not State.SUCCESS:
-            with session(dsn, "jobs exec") as connection:
-                error = runs.run(connection, number[0])["error"]
-            raise JobError(f"run {number[0]} of {job} ended {state}" + (f": {error}" if error else ""))
-    click.echo(f"run {number[0]}: {state}")
+            why = f": {ended['error']}" if ended["error"] else ""
+            raise JobError(f"run {number[0]} of {job} ended {state}{why}")
+    click.echo(f"run {number[0]}: {state}{_result(ended)}")
 
 
 @click.command()

@@ -100,6 +100,7 @@ def show(job: str, output: Output) -> None:
         "catch_up": str(spec.catch_up),
         "needs": list(spec.needs),
         "last_success": declared.get("last_success_at"),
+        "last_result": next((run["result"] for run in last if run["result"]), None),
         "declared": declared.get("declared_at"),
         "declared_by": declared.get("declared_by"),
     }

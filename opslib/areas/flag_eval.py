@@ -52,7 +52,7 @@ def evaluate(flag: Flag, override: Override | None, now: datetime, unit: str | N
         return Answer(value=False, because=("off in the file",))
     if flag.rollout == EVERYBODY:
         return Answer(value=True, because=("on in the file, for everybody",))
-    steps = (f"on in the file, for {flag.rollout} % of each {flag.scope}",)
+    steps = (f"on in the file, for {flag.rollout} % of {flag.scope}s",)
     if unit is None:
         return Answer(value=False, because=(*steps, f"no {flag.scope} given: outside of every rollout"))
     place = position(flag.key, unit)

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from opslib.errors import JobError
 from opslib.run import Run
+from opslib.settings import Settings
 from opslib.spec import Job
 
 
@@ -36,7 +37,13 @@ class Result(BaseModel):
     steps: int
 
 
-JOB = Job(name="nap", title="Sleep a little", schedule=None, timeout=60, params=Params)
+def planned(settings: Settings, params: Params) -> list[str]:
+    """How long it would take."""
+    del settings
+    return [f"sleep {params.seconds:g} s"]
+
+
+JOB = Job(name="nap", title="Sleep a little", schedule=None, timeout=60, params=Params, plan=planned)
 JOBS = {"nap": f"{__name__}:JOB"}
 
 

@@ -177,7 +177,7 @@ def test_what_cannot_be_set(owner: Owner, file: Path) -> None:
     file.write_text(file.read_text() + f"  strict: {{enabled: false, {FIELDS}, enforce: true}}\n")
     with pytest.raises(NotFoundError):
         opsctl("set", "nonsense", "on", *BY_HAND)
-    with pytest.raises(RefusedError, match="captcha_enabled is on for 20 % of each user: the application's own table"):
+    with pytest.raises(RefusedError, match="captcha_enabled is on for 20 % of users: the application's own table"):
         opsctl("set", "captcha_enabled", "off", *BY_HAND)
     with pytest.raises(RefusedError, match="the application has no flag strict"):
         opsctl("set", "strict", "on", *BY_HAND)
@@ -195,6 +195,13 @@ def test_what_cannot_be_set(owner: Owner, file: Path) -> None:
     for key, unit in (("captcha_enabled", "--user"), ("new_checkout", "--vendor")):
         assert "in the flagd document alone" in opsctl("set", key, "off", "--for", "1h", *BY_HAND)
         assert told("eval", key, unit, "v")["value"] is False
+    refused = owner.execute(
+        "SELECT target, error FROM ops.audit_events WHERE outcome = 'refused' ORDER BY seq"
+    ).fetchall()
+    assert [row["target"] for row in refused] == [
+        *("captcha_enabled", "strict", "strict", "leftover", "kinguin_enabled", "kinguin_enabled"),
+    ]
+    assert "only on and off" in refused[0]["error"]
     assert live(owner, "captcha_enabled")  # what would be put back into a table of on and off?
     assert "for good" in opsctl("set", "leftover", "off", *BY_HAND)
 
@@ -212,7 +219,7 @@ def test_eval_explains_and_export_is_what_flagd_reads(monkeypatch: pytest.Monkey
     monkeypatch.delenv("DATABASE_URL", raising=False)
     text = opsctl("eval", "captcha_enabled", "--user", "u1")
     inside = position("captcha_enabled", "u1") < 20
-    assert text.startswith(f"captcha_enabled is {'on' if inside else 'off'}\n  on in the file, for 20 % of each user\n")
+    assert text.startswith(f"captcha_enabled is {'on' if inside else 'off'}\n  on in the file, for 20 % of users\n")
     assert f"user u1 stands at {position('captcha_enabled', 'u1')} of 100" in text
     assert "the flagd document serves this" in text
     assert told("eval", "kinguin_enabled") == {

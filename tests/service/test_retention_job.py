@@ -12,6 +12,7 @@ import pytest
 
 from jobs import retention
 from jobs.retention import JOB, Params, Result
+from opslib import settings
 from opslib.areas import retention as rules
 from opslib.areas.backups import MANIFEST, Check, Kind, Manifest, key_for, remember
 from opslib.areas.retention import IncompleteError, NothingProvenError, TooMuchError
@@ -92,6 +93,9 @@ def test_does_what_the_dry_run_says(env: dict[str, str], s3: Place) -> None:
         storage.put(stranger, b"?")
     before = keys(storage)
     planned = clean(env, dry_run=True)
+    assert JOB.plan
+    said = JOB.plan(settings.load(env), Params())
+    assert said == [*planned.steps, f"backups that stay: {len(planned.kept)}"], "what `jobs exec` shows first"
     assert keys(storage) == before
     assert planned.steps[0] == f"delete {lone}: no rule keeps it"
     done = clean(env)
@@ -105,6 +109,7 @@ def test_does_what_the_dry_run_says(env: dict[str, str], s3: Place) -> None:
     assert made[-1] in done.kept
     again = clean(env)
     assert (again.steps, again.kept) == ([], done.kept)
+    assert JOB.plan(settings.load(env), Params())[0] == "nothing to delete"
 
 
 def test_refusals_touch_nothing(env: dict[str, str], s3: Place, owner: psycopg.Connection[Any]) -> None:

@@ -57,7 +57,7 @@ def test_an_answer_explains_itself() -> None:
     assert because(flag(), "u", held(until)) == (False, said)
     assert because(flag(), "u", held(NOW)) == (True, "on in the file, for everybody")
     assert because(flag(enabled=False, rollout=50), "u") == (False, "off in the file")
-    outside = "on in the file, for 50 % of each user; no user given: outside of every rollout"
+    outside = "on in the file, for 50 % of users; no user given: outside of every rollout"
     assert because(flag(rollout=50), None) == (False, outside)
     place = position("f", "user-1")
     value, text = because(flag(rollout=place + 1), "user-1")
