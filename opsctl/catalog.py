@@ -75,6 +75,7 @@ COMMANDS: dict[str, Command] = {
     "app-audit": Command("opsctl.commands.records:app_audit", "What the application's own admins did."),
     "audit": Command("opsctl.commands.audit:group", "What was done and refused, and the proof of it."),
     "backups": Command("opsctl.commands.backups:backups", "Backups: list, prove, drill, restore."),
+    "balances": Command("opsctl.commands.balances:balances", "What lies at the providers, and how long it lasts."),
     "check-config": Command(
         "opsctl.commands.config:check_config", "Check the settings and show where each comes from."
     ),

@@ -39,6 +39,8 @@ __all__ = [
 F = TypeVar("F", bound=Callable[..., Any])
 
 UNBOUNDED = 10_000  # characters in a line when nobody is watching: a pipe wants whole rows
+FOLDED = 24  # characters: the narrowest a long text is folded to, and the widest that is never folded
+GAP = 2  # characters between two columns
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,29 +139,70 @@ def console() -> Any:
 
 
 def table(rows: Iterable[Row], columns: Sequence[Column], *, nothing: str = "nothing found") -> None:
-    """Print a table for people; numbers to the right, times to the second, in UTC."""
-    from rich.table import Table  # noqa: PLC0415 - as above
-    from rich.text import Text  # noqa: PLC0415 - as above
+    """Print a table for people; numbers to the right, times to the second, in UTC.
 
+    On a terminal too narrow for it each row becomes a paragraph: a table cut in the middle of its words is none.
+    """
     listed = list(rows)
     if not listed:
         click.echo(nothing)
         return
-    grid = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        values = [row.get(column.key) for row in listed]
+    screen = console()
+    wide = [max(len(column.head), *(len(words(row.get(column.key))) for row in listed)) for column in columns]
+    # What is short is there to be read at a glance, an id to be copied: only long texts fold.
+    folds = [
+        width > FOLDED and not all(isinstance(row.get(column.key), UUID | datetime | None) for row in listed)
+        for column, width in zip(columns, wide, strict=True)
+    ]
+    least = sum(FOLDED if fold else width for fold, width in zip(folds, wide, strict=True)) + GAP * (len(wide) - 1)
+    if least <= screen.width:
+        _grid(screen, listed, columns, folds)
+    else:
+        _paragraphs(screen, listed, columns)
+
+
+def _grid(screen: Any, rows: Sequence[Row], columns: Sequence[Column], folds: Sequence[bool]) -> None:
+    from rich.table import Table  # noqa: PLC0415 - as above
+    from rich.text import Text  # noqa: PLC0415 - as above
+
+    grid = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="bold")
+    for column, fold in zip(columns, folds, strict=True):
         grid.add_column(
             Text(column.head),
-            justify="right" if all(map(_numeric, values)) else "left",
+            justify="right" if _numeric([row.get(column.key) for row in rows]) else "left",
             overflow="fold",
-            # An id is there to be copied: on a narrow terminal other columns fold first.
-            no_wrap=all(isinstance(value, UUID | datetime | None) or _numeric(value) for value in values),
+            no_wrap=not fold,
         )
-    for row in listed:
+    for row in rows:
         # Text, not str: a value from outside is never read as markup.
         grid.add_row(*(Text(words(row.get(c.key)), style=tint(row.get(c.key)) if c.state else "") for c in columns))
-    console().print(grid)
+    screen.print(grid)
 
 
-def _numeric(value: Any) -> bool:
-    return value is None or (isinstance(value, int | float | Decimal | timedelta) and not isinstance(value, bool))
+def _paragraphs(screen: Any, rows: Sequence[Row], columns: Sequence[Column]) -> None:
+    """The first column's value, and below it every other that is there, as many to a line as fit."""
+    from rich.padding import Padding  # noqa: PLC0415 - as above
+    from rich.text import Text  # noqa: PLC0415 - as above
+
+    first, *others = columns
+    for row in rows:
+        screen.print(Text(words(row.get(first.key)), style="bold"))
+        line = Text()
+        for column in others:
+            value = row.get(column.key)
+            if value in (None, ""):
+                continue
+            fact = Text.assemble((f"{column.head}: ", "dim"), (words(value), tint(value) if column.state else ""))
+            if line and GAP + len(line) + GAP + len(fact) > screen.width:
+                screen.print(Padding(line, (0, 0, 0, GAP)))
+                line = Text()
+            line = Text(" " * GAP).join([line, fact]) if line else fact
+        screen.print(Padding(line, (0, 0, 0, GAP)))
+
+
+def _numeric(values: Sequence[Any]) -> bool:
+    """Are these numbers, as far as there are any?"""
+    there = [value for value in values if value is not None]
+    return bool(there) and all(
+        isinstance(value, int | float | Decimal | timedelta) and not isinstance(value, bool) for value in there
+    )

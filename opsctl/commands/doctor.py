@@ -109,6 +109,31 @@ def _schema(loaded: Settings) -> str:
     return f"at version {max(step.version for step in steps):04d}"
 
 
+def _operator(loaded: Settings) -> str:
+    from psycopg.errors import InsufficientPrivilege  # noqa: PLC0415 - as above
+
+    from opslib.action import Role  # noqa: PLC0415 - as above
+    from opslib.areas.queries import NAMED  # noqa: PLC0415 - as above
+    from opslib.guard import MAY  # noqa: PLC0415 - as above
+    from opslib.session import session  # noqa: PLC0415 - as above
+
+    try:
+        with session(loaded.require_ops(), "doctor") as connection:
+            (me,) = connection.execute(NAMED["whoami"].sql).fetchall()
+    except SourceError as exc:
+        if not isinstance(exc.__cause__, InsufficientPrivilege):
+            raise
+        return "this login is no operator's: what changes anything refuses it"
+    acts = me["role"] in MAY[Role.STAFF]
+    return f"{me['login']} is {me['role']}" + ("" if acts else ", no operator: what changes anything refuses it")
+
+
+def _flags(loaded: Settings) -> str:
+    from opslib.areas import flag_sync, flags  # noqa: PLC0415 - as above
+
+    return f"{len(flags.load(flag_sync.path(loaded)).flags)} flags"
+
+
 def _redis(loaded: Settings) -> str:
     return asyncio.run(_queues(loaded))
 
@@ -192,8 +217,10 @@ def _own_metrics(loaded: Settings) -> str:
 CHECKS = (
     Check("application's database", ("DATABASE_URL",), _database),
     Check("schema ops", (), _schema),
+    Check("operator", (), _operator),
     Check("queues", ("REDIS_URL",), _redis),
     Check("object store", ("R2_ENDPOINT", "R2_BUCKET", "R2_ACCESS_KEY_ID"), _bucket),
+    Check("flags file", ("OPS_FLAGS_FILE",), _flags),
     Check("nowpayments", ("NOWPAYMENTS_API_KEY",), _provider("nowpayments")),
     Check("kinguin", ("KINGUIN_API_KEY",), _provider("kinguin")),
     # Its own /healthz answers with its database gone; this page does not.

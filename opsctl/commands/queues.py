@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict
 from typing import Any, TypeVar
@@ -85,7 +86,10 @@ def show(queue: str, output: Output) -> None:
         ("workers", f"{words(found.workers)}, {found.state}", tint(found.state)),
         ("last activity", found.last_activity, ""),
         ("paused", found.is_paused, "yellow" if found.is_paused else ""),
-        *((state.replace("_", " "), n, "red" if state == "failed" and n else "") for state, n in found.counts.items()),
+        *(
+            (f"jobs {state.replace('_', ' ')}", count, "red" if state == "failed" and count else "")
+            for state, count in found.counts.items()
+        ),
         ("oldest waiting", found.oldest, ""),
         ("next delayed", found.next_delayed, ""),
         ("made by", found.version, ""),
@@ -156,8 +160,10 @@ def job(queue: str, id_: str, output: Output) -> None:
             *([("reason", found.reason, "red")] if found.reason else []),
         ]
     )
-    for number, stack in enumerate(found.stack, 1):
-        click.echo(f"\nattempt {number}")
+    attempts = list(enumerate(found.stack, 1))
+    for stack, same in itertools.groupby(attempts, key=lambda attempt: attempt[1]):
+        numbers = [number for number, _ in same]
+        click.echo(f"\nattempt {numbers[0]}" + (f" to {numbers[-1]}" if len(numbers) > 1 else ""))
         for line in stack.splitlines():
             click.echo(f"  {words(line)}")
     if lines:

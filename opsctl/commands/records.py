@@ -93,7 +93,11 @@ payments = _group(
         "List payments, newest first.",
         (
             *("payment_id", "order_id", "provider", "external_id", _STATE),
-            *(Column("price_amount", "Price"), Column("price_currency", ""), Column("created_at", "Created (UTC)")),
+            *(
+                Column("price_amount", "Price"),
+                Column("price_currency", "Currency"),
+                Column("created_at", "Created (UTC)"),
+            ),
         ),
         _filter("status", "In this state, as the application writes it: waiting, finished, …"),
         _filter("provider", "Through this provider."),

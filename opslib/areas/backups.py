@@ -182,7 +182,8 @@ def one(storage: Storage, key: str | None = None) -> Backup:
     for backup in reversed(every):
         if key in {None, backup.key}:
             return backup
-    raise NotFoundError(f"there is no backup {key or ''} in {storage.bucket}/{PREFIX}; see `opsctl backups list`")
+    what = f"backup {key}" if key else "backup"
+    raise NotFoundError(f"there is no {what} in {storage.bucket}/{PREFIX}; see `opsctl backups list`")
 
 
 def manifest(storage: Storage, backup: Backup) -> Manifest:

@@ -7,8 +7,11 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from psycopg.errors import DataError
+
 from opslib.areas import records
 from opslib.areas.records import Connection, Row
+from opslib.errors import NotFoundError
 
 if TYPE_CHECKING:
     from opslib.areas.queue_jobs import JobView  # brings Redis, which the database's half does not need
@@ -184,7 +187,11 @@ def read(connection: Connection, order_id: str) -> Story:
     Raises:
         NotFoundError: There is no such order.
     """
-    order = records.one(connection, "order_one", f"order {order_id}", order=order_id)
+    what = f"order {order_id}"
+    try:
+        order = records.one(connection, "order_one", what, order=order_id)
+    except DataError as exc:  # no uuid, say
+        raise NotFoundError(f"there is no {what}: its id is not even of the kind this shop gives") from exc
     key = str(order["order_id"])
     payments = records.rows(connection, "payments_newest", order=key, limit=EVENTS)
     names = [str(payment["external_id"]) for payment in payments]

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 
 import psycopg
 import pytest
+from click.testing import CliRunner
 from psycopg.conninfo import make_conninfo
 
 from demo.providers import Failure, Kinguin, NowPayments
 from jobs import balance_snapshot
 from jobs.balance_snapshot import JOB, Result
+from opsctl.cli import cli
 from opslib.errors import JobError, SourceError
 from opslib.spec import NoParams
 from tests.service.job_kit import a_run
@@ -105,3 +108,29 @@ async def test_no_right_says_so(database: str, kinguin: Kinguin) -> None:
         owner.execute("CREATE ROLE balance_stranger LOGIN")
     with pytest.raises(SourceError, match="members of ops_jobs"):
         await snapshot(make_conninfo(database, user="balance_stranger"), kinguin)
+
+
+def listed(*how: str) -> str:
+    """What `opsctl balances list` prints."""
+    ended = CliRunner().invoke(cli, ["balances", "list", *how])
+    assert ended.exit_code == 0, ended.output
+    return ended.stdout
+
+
+def test_balances_list(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last of each, what a day cost, how long it lasts; with less than a day of history nobody knows."""
+    monkeypatch.setenv("DATABASE_URL", database)
+    assert "opsctl jobs enqueue balance-snapshot" in listed()
+    with psycopg.connect(database) as owner:
+        owner.execute(
+            """INSERT INTO ops.balances (provider, currency, amount, taken_at)
+               SELECT 'kinguin', 'EUR', amount, now() - days * interval '1 day'
+               FROM (VALUES (30, 9999), (2, 300), (1, 200), (0, 100)) AS b (days, amount)
+               UNION ALL SELECT 'nowpayments', 'BTC', 0.042, now() - interval '1 hour'"""
+        )
+    kinguin, nowpayments = json.loads(listed("--json"))
+    assert (kinguin["currency"], kinguin["amount"], kinguin["spent_a_day"]) == ("EUR", 100, 100)
+    assert kinguin["lasts"] == pytest.approx(86_400)
+    assert (nowpayments["amount"], nowpayments["lasts"]) == (0.042, None)
+    assert nowpayments["age"] >= 3600
+    assert "kinguin,EUR,100," in listed("--csv")

@@ -36,14 +36,20 @@ def test_what_is_well_is_ok_and_the_rest_not_set(settings: pytest.MonkeyPatch, d
     """Exit code 0, for the owner and for staff; what has no settings is no fault."""
     owner = examined(0)
     assert {part for part, (state, _) in owner.items() if state == "ok"} == {
-        *("application's database", "schema ops", "queues"),
+        *("application's database", "schema ops", "operator", "queues"),
     }
+    assert owner["operator"] == ("ok", "postgres is superuser")
     assert owner["kinguin"] == ("not set", "KINGUIN_API_KEY")
     with psycopg.connect(database, autocommit=True) as connection:
         connection.execute("CREATE ROLE t_doctor LOGIN IN ROLE ops_staff")
         try:
             settings.setenv("DATABASE_URL", make_conninfo(database, user="t_doctor"))
-            assert examined(0)["application's database"][0] == "ok"
+            staff = examined(0)
+            assert staff["application's database"][0] == "ok"
+            assert staff["operator"] == ("ok", "t_doctor is staff")
+            connection.execute("REVOKE ops_staff FROM t_doctor")
+            connection.execute("GRANT ops_exporter TO t_doctor")
+            assert "no operator" in examined(0)["operator"][1]
         finally:
             connection.execute("DROP ROLE t_doctor")
 
@@ -57,9 +63,12 @@ def test_each_fault_says_what_to_do(settings: pytest.MonkeyPatch, database: str,
     for name in ("APP_BASE_URL", "APP_METRICS_URL", "PROMETHEUS_URL", "KINGUIN_BASE_URL"):
         settings.setenv(name, "http://127.0.0.1:1")
     settings.setenv("KINGUIN_API_KEY", "a-key-to-hide")
+    settings.setenv("OPS_FLAGS_FILE", "/nonexistent/flags.yaml")
     found = examined(1)
     assert "opsctl contract apply" in found["application's database"][1]
     assert "noeviction" in found["queues"][1]
+    assert found["flags file"][0] == "failed"
+    assert "OPS_FLAGS_FILE" in found["flags file"][1]
     for part, name in (
         *(("application", "APP_BASE_URL"), ("application's metrics", "APP_METRICS_URL")),
         *(("prometheus", "PROMETHEUS_URL"), ("kinguin", "KINGUIN_BASE_URL")),

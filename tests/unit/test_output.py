@@ -105,3 +105,29 @@ def test_a_value_from_outside_is_neither_markup_nor_a_command_to_the_terminal() 
 def test_spans_are_said_in_two_units(seconds: float, text: str) -> None:
     """The largest two."""
     assert output.span(timedelta(seconds=seconds)) == text
+
+
+def test_a_narrow_terminal_gets_paragraphs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What does not fit as a table is told row by row, whole; where it fits, it is a table."""
+    monkeypatch.setenv("COLUMNS", "44")
+    lines = [line.rstrip() for line in run().splitlines()]
+    assert lines == [
+        "a",
+        "  Status: fulfilled  EUR: 12.50",
+        "  Created at: 2026-01-01 12:30:05  Paid: yes",
+        '=HYPERLINK("x")',
+        "  Status: failed  EUR: -5.00  Paid: no",
+    ]
+    monkeypatch.setenv("COLUMNS", "64")
+    assert run().splitlines()[0].split() == ["Id", "Status", "EUR", "Created", "at", "Paid"]
+
+
+def test_a_long_text_folds_before_a_table_is_given_up(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    """Ids, states and numbers stay in one piece; an empty column stands to the left."""
+    monkeypatch.setenv("COLUMNS", "60")
+    reason = "the supplier did not answer within the time it has"
+    Output().rows([{"id": "a" * 24, "n": 7, "reason": reason, "none": None}], ["id", "n", "none", "reason"])
+    head, first, second, *_ = capsys.readouterr().out.splitlines()
+    assert head.index("None") == first.index("-")
+    assert first.startswith("a" * 24 + "  7  -     the supplier")
+    assert second.strip()
