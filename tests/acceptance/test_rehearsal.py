@@ -190,7 +190,7 @@ def numbers(environment: Mapping[str, str], directory: Path) -> Numbers:
     known = {key: value for key, value in environment.items() if key == "DATABASE_URL"}
     known |= {"OPS_LEDGER_SETTLE_SECONDS": "1", "OPS_LEDGER_REFRESH_SECONDS": "1", "OPS_LEDGER_GAUGES_SECONDS": "1"}
     with Exporter("ledger", log=directory / "exporter.log", settings=known) as exporter:
-        page = exporter.until(lambda page: ("bitloot_orders", (("status", "paid"),)) in page, 20, "the orders")
+        page = exporter.until(lambda page: ("bitloot_orders", (("status", "paid"),)) in page, "the orders")
         time.sleep(3)  # what was counted a moment ago is on the page after the next refresh
         page = exporter.scrape()
     shown = {str(of): number for of, number in page.items() if of[0].startswith("bitloot_") and "age" not in of[0]}

@@ -67,7 +67,7 @@ async def test_shows_who_holds_what_and_how_far_the_ledger_is(database: str, mon
     assert "up to 2025-12-31 12:00:00" in shown
     assert f"done {datetime.now(UTC):%Y-%m-%d}" in shown
     await checkpoint.close()
-    wait_until(lambda: not json.loads(run("--json"))["exporters"][0]["held"], 5, "the server to see the lock let go")
+    wait_until(lambda: not json.loads(run("--json"))["exporters"][0]["held"], 60, "the server to see the lock let go")
 
 
 def test_an_ops_schema_that_is_missing_is_named(app_database: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -59,7 +59,7 @@ def test_declares_and_leaves(own_postgres: PostgresServer, tmp_path: Path) -> No
                 assert connection.execute("SELECT queues ->> 'default' FROM ops.job_workers").fetchone() == ("2",)
             assert node._process
             node._process.send_signal(signal.SIGTERM)
-            wait_until(lambda node=node: not node.running, 10, "it to leave")
+            wait_until(lambda node=node: not node.running, 60, "it to leave")
             assert node._process.returncode == 0
         finally:
             node.stop()

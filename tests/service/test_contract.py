@@ -154,7 +154,7 @@ def test_apply_during_a_migration_costs_the_application_nothing(database: str, a
         with app.transaction():
             app.execute("LOCK TABLE orders IN ACCESS EXCLUSIVE MODE")
             applied = pool.submit(contract.apply, database)
-            wait_until(waiting, 10, "apply to wait for the table")
+            wait_until(waiting, 60, "apply to wait for the table")
             app.execute("LOCK TABLE ops_view.flags IN ACCESS EXCLUSIVE MODE")  # apply has dropped it and waits for us
         assert applied.result(20).findings == ()
     assert problems(app) == []

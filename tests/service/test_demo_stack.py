@@ -38,7 +38,7 @@ def test_a_paused_postgres_answers_nothing_until_resumed(own_postgres: PostgresS
     with own_postgres.connect() as connection:
         backend = connection.info.backend_pid
         with own_postgres.paused():
-            wait_until(lambda: _state(backend) == _state(own_postgres.pid) == "T", 5, "the freeze")
+            wait_until(lambda: _state(backend) == _state(own_postgres.pid) == "T", 60, "the freeze")
         assert connection.execute("SELECT 1").fetchone() == (1,)
 
 
@@ -118,8 +118,8 @@ def test_nothing_outlives_a_killed_parent(tmp_path: Path) -> None:
         assert Path(directory).is_dir()
         assert int(pid) in descendants(parent.pid)
         parent.send_signal(signal.SIGKILL)
-    wait_until(lambda: not Path(f"/proc/{pid}").exists(), 5, "the server's end")
-    wait_until(lambda: not Path(directory).exists(), 5, "the directory's end")
+    wait_until(lambda: not Path(f"/proc/{pid}").exists(), 60, "the server's end")
+    wait_until(lambda: not Path(directory).exists(), 60, "the directory's end")
 
 
 def _state(pid: int) -> str:

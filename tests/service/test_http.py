@@ -160,7 +160,7 @@ async def test_refused_connection() -> None:
     async with asking(url) as client:
         started = time.monotonic()
         assert "cannot be reached" in await refused(client)
-        assert time.monotonic() - started < 1
+        assert time.monotonic() - started < http.BUDGET
 
 
 @pytest.mark.parametrize("stuck", [hang, drip])
@@ -170,7 +170,7 @@ async def test_a_stuck_answer_ends_with_the_budget(stuck: Handler, monkeypatch: 
     async with served(stuck) as (url, _), asking(url) as client:
         started = time.monotonic()
         assert "no complete answer within 0.5 s" in await refused(client)
-        assert time.monotonic() - started < 1.5
+        assert time.monotonic() - started < 3, "its own timeout, not the budget, was what cut it"
 
 
 async def test_read_timeouts_are_retried(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -205,7 +205,7 @@ async def test_retry_after_is_waited_for() -> None:
     async with served(says(429, Retry_After="0.3"), says()) as (url, asked), asking(url) as client:
         started = time.monotonic()
         assert await client.get("/balance") == {"balance": 1}
-        assert 0.3 <= time.monotonic() - started < 1.5
+        assert 0.3 <= time.monotonic() - started < http.BUDGET
         assert await client.get("/balance") == {"balance": 1}
         assert (len(asked), client.quota_errors) == (3, 1)
 

@@ -87,7 +87,7 @@ async def test_postgres_killed_in_mid_refresh(own_postgres: PostgresServer) -> N
 
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:
     """Poll, for twenty seconds at most."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not await condition():  # noqa: ASYNC110 - what is polled is in another process
             await asyncio.sleep(0.05)
 
@@ -230,7 +230,7 @@ async def test_an_exporter_killed_twenty_times(database: str, app: psycopg.Async
             exporter = await asyncio.create_subprocess_exec(sys.executable, "-c", EXPORTER, database, cwd=ROOT)
             try:
                 grown = sum(last.values())
-                async with asyncio.timeout(20):
+                async with asyncio.timeout(60):
                     while grown == sum(last.values()):  # it has started, and is in the middle of it
                         before, last = last, await counted(reader)
                         none_stepped_back(before, last)

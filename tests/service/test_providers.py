@@ -277,4 +277,4 @@ async def test_a_question_that_hangs_is_cut(kinguin: Kinguin, monkeypatch: pytes
     async with Exporter(kinguin) as exporter:
         started = time.monotonic()
         assert (await exporter.round())["up", "kinguin"] == 0
-        assert time.monotonic() - started < 2
+        assert time.monotonic() - started < 3, "the client's own timeout was what cut it"

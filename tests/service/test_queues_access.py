@@ -88,7 +88,7 @@ async def test_a_user_who_may_not_read_is_told(redis: str, rules: tuple[str, ...
         try:
             async with running(redis.replace("unix://", "unix://ops:pw@")) as exporter:
                 await asyncio.sleep(0.5)
-                await exporter.until(lambda page: not page.up, 2)
+                await exporter.until(lambda page: not page.up)
         finally:
             client.execute_command("ACL", "DELUSER", "ops")
 
@@ -110,7 +110,7 @@ def cluster(debian_redis: Path) -> Iterator[RedisServer]:
     with private_directory() as directory, redis_server(directory, debian_redis, args) as server:
         with server.client() as client:
             client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
-            wait_until(lambda: "cluster_state:ok" in str(client.execute_command("CLUSTER", "INFO")), 10, "the cluster")
+            wait_until(lambda: "cluster_state:ok" in str(client.execute_command("CLUSTER", "INFO")), 60, "the cluster")
         yield server
 
 
@@ -129,9 +129,9 @@ async def test_a_cluster(cluster: RedisServer, redis: str, prefix: str) -> None:
                 Seeded(client, b"queue-%d" % number, prefix.encode()).run(("x", b"n"), ("y", b"n"))
             await exporter.until(lambda page: page.total("bitloot_queue_jobs_total") == 40)
             cluster.kill()
-            await exporter.until(lambda page: not page.up, 2)
+            await exporter.until(lambda page: not page.up)
             cluster.start()
-            await exporter.until(lambda page: page.up, 10)
+            await exporter.until(lambda page: page.up, 30)
             Seeded(client, b"queue-0", prefix.encode()).run(("z", b"n"))
             await exporter.until(lambda page: page.total("bitloot_queue_jobs_total") == 41)
 
@@ -152,10 +152,10 @@ async def test_a_fail_over(debian_redis: Path) -> None:
             await exporter.until(lambda page: completed(page, "q") == 2)
             assert first.wait(1, 2000) == 1
             master.kill()
-            await exporter.until(lambda page: not page.up, 2)
-            wait_until(lambda: second.role()[0] == b"master", 15, "the replica to take over")
+            await exporter.until(lambda page: not page.up)
+            wait_until(lambda: second.role()[0] == b"master", 60, "the replica to take over")
             Seeded(second, b"q").run(("3", b"n"))
-            page = await exporter.until(lambda page: page.up and completed(page, "q") == 3, 5)
+            page = await exporter.until(lambda page: page.up and completed(page, "q") == 3, 30)
             assert page.total("bitloot_queue_event_gaps_total") == 0
 
 

@@ -63,7 +63,7 @@ async def test_exact_though_the_exporter_dies_again_and_again(bullmq: Bullmq, da
     async with bullmq.playing("crowd", jobs=2000, seconds=5, secret=SECRET) as told:
         shown: dict[tuple[str, ...], float] = {}
         with Redis.from_url(bullmq.url) as redis:
-            wait_until(lambda: len(redis.keys("bull:*:meta")) == 3, 20, "the queues")
+            wait_until(lambda: len(redis.keys("bull:*:meta")) == 3, 60, "the queues")
         for _ in range(4):
             async with running(bullmq.url, dsn=database, stop=False) as exporter:
                 before = sum(shown.values())

@@ -36,10 +36,10 @@ async def test_fail_over_to_an_empty_replica(debian_redis: Path, database: str) 
             await exporter.until(lambda page: completed(page, "q") == 20)
             master.kill()
             second.flushall()
-            page = await exporter.until(lambda page: not page.up, 2)
+            page = await exporter.until(lambda page: not page.up)
             assert "bitloot_queue_waiting" not in page.values
-            wait_until(lambda: second.role()[0] == b"master", 15, "the replica to take over")
-            page = await exporter.until(lambda page: page.up, 5)
+            wait_until(lambda: second.role()[0] == b"master", 60, "the replica to take over")
+            page = await exporter.until(lambda page: page.up)
             assert completed(page, "q") == 20
             Seeded(second, b"q").run(("a", b"n"), ("b", b"n"), ("c", b"n"))
             page = await exporter.until(lambda page: completed(page, "q") == 23)
@@ -63,7 +63,7 @@ async def test_redis_loading(debian_redis: Path, database: str) -> None:
                 await exporter.until(lambda page: completed(page, "q") == 50)
                 queue.run(*((f"late-{n}", b"n") for n in range(7)))
                 client.bgrewriteaof()
-                wait_until(lambda: not client.info("persistence")["aof_rewrite_in_progress"], 10, "the rewrite")
+                wait_until(lambda: not client.info("persistence")["aof_rewrite_in_progress"], 60, "the rewrite")
                 server.kill()
             starting = asyncio.create_task(asyncio.to_thread(server.start))
             said = set()
@@ -137,7 +137,7 @@ async def test_postgres_away_for_ten_minutes_of_traffic(redis: str, own_postgres
                 await asyncio.sleep(0.2)
             truth = await flowing
         assert lag > truth.took / 2
-        assert sum(up) > len(up) * 0.8, "the producer alone keeps two cores busy; a scrape or two may come too late"
+        assert sum(up) > len(up) / 2, "the producer alone keeps two cores busy; a scrape or two may come too late"
         page = await exporter.until(lambda page: page.total("bitloot_queue_jobs_total") == truth.ended)
         assert page.by("bitloot_queue_jobs_total", "queue", "result", "name") == dict(truth.jobs)
         await exporter.until(lambda page: page.total("ops_checkpoint_lag_seconds") == 0)

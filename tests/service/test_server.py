@@ -56,7 +56,7 @@ async def serving(source: Source, **listen: object) -> AsyncIterator[str]:
     port = free_port()
     task = asyncio.create_task(serve([source], Listen("127.0.0.1", port, **listen)))  # type: ignore[arg-type]
     scheme = "https" if listen.get("certificate") else "http"
-    async with asyncio.timeout(10), httpx.AsyncClient(verify=False) as client:
+    async with asyncio.timeout(60), httpx.AsyncClient(verify=False) as client:
         while True:
             try:
                 await client.get(f"{scheme}://127.0.0.1:{port}/healthz")
@@ -65,7 +65,7 @@ async def serving(source: Source, **listen: object) -> AsyncIterator[str]:
                 await asyncio.sleep(0.02)
     yield f"{scheme}://127.0.0.1:{port}"
     os.kill(os.getpid(), signal.SIGTERM)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await task
     assert source.stopped
 
