@@ -113,12 +113,14 @@ class Shop:
                    VALUES (%s, %s, 'waiting', %s, %s::numeric / 100)""",
                 (order.id, order.email, source, order.total_cents),
             )
+            share, rest = divmod(order.total_cents, len(order.item_ids))
             for item in order.item_ids:
                 await connection.execute(
                     """INSERT INTO order_items (id, "orderId", "productId", "unitPrice", "productSourceType")
                        VALUES (%s, %s, %s, %s::numeric / 100, %s)""",
-                    (item, order.id, self._rng.choice(self._products), order.total_cents, source),
+                    (item, order.id, self._rng.choice(self._products), share + rest, source),
                 )
+                rest = 0  # the first one's: together they cost what is asked for
             if order.payment_id is not None:
                 await connection.execute(
                     """INSERT INTO payments (id, "orderId", "externalId", status, "priceAmount", "priceCurrency")

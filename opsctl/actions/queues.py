@@ -7,9 +7,10 @@ not proven against. Of many jobs each has an audit event of its own; one that fa
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -18,7 +19,8 @@ from opsctl.actions import Role, Severity, action
 from opsctl.queue_session import opened
 from opslib.areas import queue_jobs
 from opslib.areas.queue_jobs import JobView
-from opslib.errors import ConfigError, NotFoundError, OpsError
+from opslib.areas.queue_overview import COUNTS, overviews
+from opslib.errors import ConfigError, NotFoundError, OpsError, RefusedError
 
 if TYPE_CHECKING:
     from opslib.areas.queue_writes import Writer
@@ -91,11 +93,17 @@ def _test(text: str) -> Callable[[JobView], bool]:
     return lambda job: part.lower() in (getattr(job, field) or "").lower()
 
 
-def _writer(act: Act, queue: str, *, force: bool, unserved: bool) -> AbstractAsyncContextManager[Writer]:
+@asynccontextmanager
+async def _writer(act: Act, queue: str, *, force: bool, unserved: bool) -> AsyncIterator[Writer]:
     from opslib.areas.queue_writes import writer  # noqa: PLC0415 - brings BullMQ, which a reading command does not need
 
-    loaded = act.settings
-    return writer(loaded.reveal("REDIS_URL"), queue, prefix=loaded.bullmq_prefix, force=force, unserved=unserved)
+    url, prefix = act.settings.reveal("REDIS_URL"), act.settings.bullmq_prefix
+    async with AsyncExitStack() as exits:
+        try:
+            to = await exits.enter_async_context(writer(url, queue, prefix=prefix, force=force, unserved=unserved))
+        except RefusedError as exc:
+            raise RefusedError(f"{exc}; --force does it all the same") from exc
+        yield to
 
 
 async def _each(
@@ -118,7 +126,7 @@ async def _each(
                 raise
         for job in jobs:
             try:
-                with act.each(f"{queue}/{job.id}", {"job": job.name}):
+                with act.each(f"{job.queue}/{job.id}", {"job": job.name}):
                     await change(to, job)
             except OpsError as exc:
                 failures.append(f"{job.id}: {exc}")
@@ -136,15 +144,22 @@ async def _once(
             return await change(to)
 
 
-async def _exists(act: Act, queue: str) -> None:
+async def _counts(act: Act, queue: str) -> Mapping[str, int]:
+    """How many jobs of the queue are in each state; one that waits behind a pause is waiting.
+
+    Raises:
+        NotFoundError: There is no such queue.
+    """
     async with opened(act.settings) as here:
-        here.queue(queue)
+        found = await overviews(here.client, [here.queue(queue)], None)
+    counts = found[0].counts if found else dict.fromkeys(COUNTS, 0)
+    return {**counts, "waiting": counts["waiting"] + counts["paused"]}
 
 
-def _lines(verb: str, queue: str, jobs: Sequence[JobView]) -> list[str]:
+def _lines(what: str, jobs: Sequence[JobView]) -> list[str]:
     shown = [f"{job.id} {job.name}: {job.reason or '-'}" for job in jobs[:20]]
     more = [f"and {len(jobs) - len(shown)} more"] if len(jobs) > len(shown) else []
-    return [f"{verb} {len(jobs)} of {queue}", *shown, *more]
+    return [what, *shown, *more]
 
 
 @click.command()
@@ -160,7 +175,7 @@ def retry(
 
     async def run() -> int:
         jobs = await _failed(act, queue, ids, every=every, where=where, limit=limit)
-        act.plan(queue, *_lines("retry", queue, jobs))
+        act.plan(queue, *_lines(f"retry {len(jobs)} of {queue}", jobs))
         return await _each(act, queue, jobs, lambda to, job: to.retry(job.id), force=force)
 
     click.echo(f"retried: {asyncio.run(run())}")
@@ -179,7 +194,7 @@ def remove(
 
     async def run() -> int:
         jobs = await _failed(act, queue, ids, every=every, where=where, limit=limit)
-        act.plan(queue, *_lines("remove", queue, jobs))
+        act.plan(queue, *_lines(f"remove {len(jobs)} of {queue}", jobs))
         return await _each(act, queue, jobs, lambda to, job: to.remove(job.id), force=force, unserved=True)
 
     click.echo(f"removed: {asyncio.run(run())}")
@@ -204,7 +219,7 @@ def requeue_dead(act: Act, dead: str, queue: str, *, limit: int, force: bool) ->
             jobs = await queue_jobs.jobs(here.client, source, "waiting", of, whole=True)
         if not jobs:
             raise NotFoundError(f"no job waits in {dead}")
-        act.plan(queue, *_lines(f"requeue from {dead}", queue, jobs))
+        act.plan(queue, *_lines(f"requeue {len(jobs)} of {dead} to {queue}", jobs))
         async with _writer(act, dead, force=force, unserved=True) as grave:
 
             async def move(to: Writer, job: JobView) -> None:
@@ -223,8 +238,7 @@ def requeue_dead(act: Act, dead: str, queue: str, *, limit: int, force: bool) ->
 @_action("pause", Severity.RISKY, "a queue: its workers take no more jobs")
 def pause(act: Act, queue: str, *, force: bool) -> None:
     """Let workers take no more jobs of a queue; those at one finish it."""
-    asyncio.run(_exists(act, queue))
-    act.plan(queue, f"pause {queue}")
+    act.plan(queue, f"pause {queue}, in which {asyncio.run(_counts(act, queue))['waiting']} jobs wait")
     asyncio.run(_once(act, queue, lambda to: to.pause(), force=force))
     click.echo(f"paused: {queue}")
 
@@ -235,8 +249,7 @@ def pause(act: Act, queue: str, *, force: bool) -> None:
 @_action("resume", Severity.SAFE, "a queue: its workers take jobs again")
 def resume(act: Act, queue: str, *, force: bool) -> None:
     """Let workers take jobs of a queue again."""
-    asyncio.run(_exists(act, queue))
-    act.plan(queue, f"resume {queue}")
+    act.plan(queue, f"resume {queue}, in which {asyncio.run(_counts(act, queue))['waiting']} jobs wait")
     asyncio.run(_once(act, queue, lambda to: to.resume(), force=force))
     click.echo(f"resumed: {queue}")
 
@@ -248,8 +261,10 @@ def resume(act: Act, queue: str, *, force: bool) -> None:
 @_action("drain", Severity.DESTRUCTIVE, "every waiting job of a queue, for good", Role.SUPER)
 def drain(act: Act, queue: str, *, delayed: bool, force: bool) -> None:
     """Remove every job of a queue that waits, for good; not those active, completed or failed."""
-    asyncio.run(_exists(act, queue))
-    act.plan(queue, f"drain {queue}: every waiting job{' and every delayed one' if delayed else ''} is gone for good")
+    counts = asyncio.run(_counts(act, queue))
+    gone = {state: counts[state] for state in ("waiting", "prioritized", *(("delayed",) if delayed else ()))}
+    told = ", ".join(f"{count} {state}" for state, count in gone.items())
+    act.plan(queue, f"drain {queue}: {told} jobs now are gone for good")
     asyncio.run(_once(act, queue, lambda to: to.drain(delayed=delayed), force=force))
     click.echo(f"drained: {queue}")
 
@@ -263,8 +278,10 @@ def drain(act: Act, queue: str, *, delayed: bool, force: bool) -> None:
 @_action("clean", Severity.DESTRUCTIVE, "ended jobs of a queue, for good", Role.SUPER)
 def clean(act: Act, queue: str, *, state: str, older: float, limit: int, force: bool) -> None:
     """Remove jobs that failed or completed so long ago, for good."""
-    asyncio.run(_exists(act, queue))
-    act.plan(queue, f"remove up to {limit} jobs of {queue} that {state} more than {older:g} h ago")
+    there = asyncio.run(_counts(act, queue))[state]
+    act.plan(
+        queue, f"remove up to {limit} of the {there} jobs of {queue} that {state}, those of more than {older:g} h ago"
+    )
     gone = asyncio.run(
         _once(act, queue, lambda to: to.clean(state, older_seconds=older * 3600, limit=limit), force=force)
     )
@@ -331,10 +348,25 @@ def add(
         options["priority"] = PRIORITIES[priority]
     if job_id:
         options["jobId"] = job_id
-    asyncio.run(_exists(act, queue))
+    if state := asyncio.run(_known(act, queue, job_id)):
+        click.echo(f"known: {job_id} is {state}; nothing was added")
+        return
     act.plan(queue, f"add {name} to {queue}", f"data {data}", f"options {json.dumps(options)}")
     id_ = asyncio.run(_once(act, queue, lambda to: to.put(name, payload, options), force=force, unserved=False))
     click.echo(f"added: {id_}")
+
+
+async def _known(act: Act, queue: str, job_id: str | None) -> str | None:
+    """The state of the queue's job of that id; None if it has none.
+
+    Raises:
+        NotFoundError: There is no such queue.
+    """
+    async with opened(act.settings) as here:
+        chosen = here.queue(queue)
+        with contextlib.suppress(NotFoundError):
+            return (await queue_jobs.job(here.client, chosen, job_id))[0].state if job_id else None
+    return None
 
 
 COMMANDS = (retry, remove, requeue_dead, pause, resume, drain, clean, promote, add)

@@ -177,12 +177,16 @@ async def test_pause_add_resume_drain_remove_and_clean(bullmq: Bullmq, operator:
             assert (await now())["is_paused"] is True
             add = ("add", QUEUE, "by-hand", "--data", '{"n": 1}', "--yes")
             assert await act(*add, "--job-id", "mine") == "added: mine\n"
-            assert await act(*add, "--job-id", "mine") == "added: mine\n"
+            known = await act(*add, "--job-id", "mine")
+            assert known.startswith("known: mine is ")
+            assert len(outcomes(operator, "allowed")) == 2, "the pause and one job"
             await act(*add, "--priority", "high", "--job-id", "urgent", "--attempts", "5", "--backoff", "100")
             await act(*add, "--delay", "3600000", "--job-id", "later")
             assert redis.hget(f"bull:{QUEUE}:urgent", "priority") == "1"
             state = await now()
             assert (state["waiting"] + state["paused"], state["prioritized"], state["delayed"]) == (1, 1, 1)
+            dry = await asyncio.to_thread(opsctl, operator, bullmq.url, "drain", QUEUE, "--delayed", "--dry-run")
+            assert "1 waiting, 1 prioritized, 1 delayed jobs" in dry.stderr
             await act("drain", QUEUE, code=3)
             await act("drain", QUEUE, "--confirm", "another", code=3)
             await act("drain", QUEUE, "--confirm", QUEUE)
@@ -223,6 +227,8 @@ async def test_dead_letters_go_back_once(bullmq: Bullmq, operator: str) -> None:
             move = ("requeue-dead", "dead-letters", QUEUE, "--reason", "fixed", "--yes")
             ended = await asyncio.to_thread(opsctl, operator, bullmq.url, *move)
             assert ended.stdout == "requeued: 1\n", ended.stderr
+            assert f"requeue 1 of dead-letters to {QUEUE}" in ended.stderr
+            assert outcomes(operator, "allowed")[-1]["target"] == "dead-letters/lost"
             assert not redis.exists("bull:dead-letters:lost")
             moved = "requeued-dead-letters-lost"
             assert json.loads(redis.hget(f"bull:{QUEUE}:{moved}", "data")) == {"n": 0, "secret": SECRET}
@@ -237,7 +243,7 @@ async def test_a_version_nobody_proved_is_not_written_to(bullmq: Bullmq, operato
             redis.hset(f"bull:{QUEUE}:meta", "version", "bullmq:9.0.0")
         retry = ("retry", QUEUE, "job-0", "--reason", "x", "--yes")
         ended = await asyncio.to_thread(opsctl, operator, bullmq.url, *retry)
-        assert (ended.returncode, "9.0.0" in ended.stderr) == (3, True)
+        assert (ended.returncode, "9.0.0" in ended.stderr, "--force" in ended.stderr) == (3, True, True)
         assert [(event["target"], "9.0.0" in event["error"]) for event in outcomes(operator, "refused")] == [
             (QUEUE, True)
         ]
