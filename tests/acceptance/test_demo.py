@@ -68,10 +68,10 @@ def test_nothing_is_left_behind(goodbye: signal.Signals, ignoring: signal.Signal
         family = descendants(process.pid)
         assert len(family) > 8
         process.send_signal(goodbye)
-        code = process.wait(20)
+        code = process.wait(60)
         assert code == (-signal.SIGKILL if goodbye is signal.SIGKILL else 0), printed.read_text()
-        wait_until(lambda: not [pid for pid in family if Path(f"/proc/{pid}").exists()], 10, "the processes' end")
-        wait_until(lambda: [path.name for path in Path(temporary).iterdir()] == ["printed"], 10, "the files' end")
+        wait_until(lambda: not [pid for pid in family if Path(f"/proc/{pid}").exists()], 60, "the processes' end")
+        wait_until(lambda: [path.name for path in Path(temporary).iterdir()] == ["printed"], 60, "the files' end")
 
 
 @pytest.mark.timeout(430)

@@ -79,10 +79,10 @@ def test_no_reset_is_seen(redis: str, database: str, tmp_path: Path) -> None:
                 exporter.start()
         finally:
             over.set()
-        flowing.result(10)
+        flowing.result(60)
         with exporter:
             for server in both:
-                wait_until(lambda server=server: list(server.ask(JOBS).values()) == [made], 15, "the truth", every=0.2)
+                wait_until(lambda server=server: list(server.ask(JOBS).values()) == [made], 60, "the truth", every=0.2)
                 for counter in COUNTERS:
                     scraped = server.ask(f"count_over_time({counter}[5m])").values()
                     assert min(scraped, default=0) > 10, f"{counter} was hardly scraped"

@@ -346,7 +346,7 @@ async def test_what_another_exporter_counted_meanwhile(
     async with running(redis, dsn=database) as first:
         await first.ready()
         monkeypatch.setattr(module, "SAVE_EVERY", 3600)
-        await asyncio.sleep(1.2)  # it saves no more: as good as cut off from the store
+        await asyncio.sleep(3)  # it saves no more: as good as cut off from the store
         with psycopg.connect(database, autocommit=True) as admin:
             admin.execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name ~ 'queues/test'"

@@ -93,8 +93,8 @@ async def test_every_way_a_job_can_go(bullmq: Bullmq) -> None:
         mean = page.total("bitloot_job_duration_seconds_sum") / page.total("bitloot_job_duration_seconds_count")
         assert mean == pytest.approx(truth["seconds"] / truth["ended"], abs=0.001)  # eleven jobs; 2,000 above
         waited = page.get("bitloot_job_wait_seconds_sum", queue="ways", name="patient")
-        assert waited == pytest.approx(0.12, abs=0.06), "the pause is time waited"
-        assert (page.get("bitloot_job_wait_seconds_sum", queue="ways", name="later") or 0) < 1.0, "since it was due"
+        assert 0.11 < (waited or 0) <= truth["patience"], "the pause is time waited"
+        assert (page.get("bitloot_job_wait_seconds_sum", queue="ways", name="later") or 0) < 2.0, "since it was due"
         last = page.get("bitloot_queue_last_activity_timestamp_seconds", queue="ways")
         assert last is not None
 

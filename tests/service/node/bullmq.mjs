@@ -131,7 +131,7 @@ const scenes = {
     await until(() => truth.ended === 1);
     await jobs.add("plain", {}, once);
     await jobs.add("urgent", {}, { ...once, priority: 3 });
-    await jobs.add("later", {}, { ...once, delay: 100 });
+    await jobs.add("later", {}, { ...once, delay: 2000 });
     await jobs.add("once", {}, again);
     await jobs.add("once-later", {}, { ...again, backoff: { type: "fixed", delay: 50 } });
     const fails = await jobs.add("fails", {}, { attempts: 2 });
@@ -145,10 +145,11 @@ const scenes = {
     await flows.add({ name: "parent", queueName: name, opts: once, children });
     await until(() => truth.ended === 10);
     await jobs.pause();
-    await jobs.add("patient", {}, once);
+    const { timestamp } = await jobs.add("patient", {}, once);
     await sleep(120);
     await jobs.resume();
     await until(() => truth.ended === 11);
+    truth.patience = (Date.now() - timestamp) / 1000;
     void finder;
     return truth;
   },
