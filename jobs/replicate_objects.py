@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
-from pydantic import BaseModel, ConfigDict, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from opslib.errors import ConfigError, JobError, StorageError
 from opslib.run import Run
@@ -32,15 +32,11 @@ DELETED_SHARE = 0.5
 
 
 class Params(BaseModel):
-    """How.
-
-    Attributes:
-        delete: Afterwards delete replicas whose original is gone.
-    """
+    """How."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    delete: bool = False
+    delete: bool = Field(default=False, description="Afterwards delete replicas whose original is gone.")
 
 
 JOB = Job(

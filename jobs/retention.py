@@ -24,17 +24,14 @@ from opslib.storage import Storage
 
 
 class Params(BaseModel):
-    """How.
-
-    Attributes:
-        dry_run: Decide and say, but touch nothing.
-        max_share: Remove at most this share this once, instead of OPS_BACKUP_MAX_REMOVED_SHARE.
-    """
+    """How."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    dry_run: bool = False
-    max_share: float | None = Field(default=None, ge=0, le=1)
+    dry_run: bool = Field(default=False, description="Decide and say, but touch nothing.")
+    max_share: float | None = Field(
+        None, ge=0, le=1, description="Remove at most this share this once, instead of OPS_BACKUP_MAX_REMOVED_SHARE."
+    )
 
 
 def planned(settings: Settings, params: Params) -> Sequence[str]:

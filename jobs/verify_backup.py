@@ -6,7 +6,7 @@ Source: the bucket; what was found is remembered in `ops.backup_checks`.
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from opslib.areas import backup_proofs, backups
 from opslib.errors import JobError
@@ -16,17 +16,12 @@ from opslib.storage import Storage
 
 
 class Params(BaseModel):
-    """Which.
-
-    Attributes:
-        key: This one; the newest if not given.
-        every: All of them.
-    """
+    """Which."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    key: str | None = None
-    every: bool = False
+    key: str | None = Field(None, description="This one; the newest if it is not given.")
+    every: bool = Field(default=False, description="All of them.")
 
 
 JOB = Job(

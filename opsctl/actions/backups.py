@@ -42,6 +42,8 @@ def verify(act: Act, key: str | None, *, every: bool) -> None:
 
     if key and every:
         raise click.UsageError("give KEY or --all, not both")
+    if key:
+        backups.one(Storage.of(act.settings), key)  # a name mistyped is no proof that failed
     here(act, "verify-backup", Params(key=key, every=every))
 
 

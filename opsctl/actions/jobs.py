@@ -74,6 +74,7 @@ def _result(row: Mapping[str, Any]) -> str:
 def enqueue(act: Act, job: str, params: str, priority: int, at: datetime | None, *, waiting: bool) -> None:
     """Queue a run of JOB for whichever worker is free. Prints its number."""
     checked = parse(job_of(job).params, params)
+    _can_run(act, job)
     when = f", not before {words(at)} UTC" if at else ""
     act.plan(job, f"queue a run of {job} {_shown(checked)}, priority {priority}{when}")
     with act.transaction() as connection:
@@ -87,6 +88,22 @@ def enqueue(act: Act, job: str, params: str, priority: int, at: datetime | None,
             sys.exit(130)
         click.echo(f"run {run}: {describe(Change('completed', dict(row)))}{_result(row)}", err=True)
         sys.exit(0 if row["state"] == State.SUCCESS else 1)
+
+
+def _can_run(act: Act, job: str) -> None:
+    """What no worker has the settings for would only fail, retried until nobody waits any more.
+
+    Raises:
+        RefusedError: It lacks settings where jobs run.
+    """
+    with session(act.settings.require_ops(), "jobs enqueue") as connection:
+        for row in runs.declared(connection):
+            if row["job"] == job and row["missing"]:
+                lacks = ", ".join(row["missing"])
+                raise RefusedError(
+                    f"{job} lacks {lacks} where jobs run ({row['declared_by']}): set that there and restart it, or run "
+                    f"the job here: `opsctl jobs exec {job}`"
+                )
 
 
 @click.command("exec")

@@ -27,6 +27,7 @@ from opslib.session import Connection, session
 
 STATE = Column("state", state=True)
 _SECONDS = ("queue_delay", "duration")
+_EVERY = "every "
 
 
 @click.group()
@@ -50,6 +51,8 @@ def list_(output: Output) -> None:
     with _connect("list") as connection:
         rows = _declared(connection)
     declared = {row["job"] for row in rows}
+    if output.for_people:
+        rows = [{**row, "schedule": _schedule(row["schedule"])} for row in rows]
     rows += [{"job": name, "state": "not declared"} for name in sorted(catalog.JOBS.keys() - declared)]
     output.rows(
         rows,
@@ -89,8 +92,8 @@ def show(job: str, output: Output) -> None:
     facts: dict[str, Any] = {
         "job": spec.name,
         "title": spec.title,
-        "schedule": declared.get("schedule") or "on demand",
-        "next": _next(job),
+        "schedule": _schedule(declared.get("schedule")),
+        "next": None if declared.get("missing") else _next(job),
         "state": declared.get("state", "not declared: no `opsctl jobs run` was started with it"),
         "queue": spec.queue,
         "timeout": timedelta(seconds=spec.timeout),
@@ -118,7 +121,16 @@ def show(job: str, output: Output) -> None:
         nothing="none",
     )
     click.echo("\nLast runs")
-    output.rows(last, ("id", STATE, "triggered_by", "queued", "duration", "error"), nothing="none")
+    output.rows(map(_spoken, last), ("id", STATE, "triggered_by", "queued", "duration", "error"), nothing="none")
+
+
+def _schedule(told: str | None) -> str:
+    """As declared, a period in words: `cron 30 1 * * *`, `every 1 min`."""
+    if told is None:
+        return "on demand"
+    if told.startswith(_EVERY):
+        return _EVERY + words(timedelta(seconds=int(told.removeprefix(_EVERY))))
+    return told
 
 
 def _next(job: str) -> datetime | None:
@@ -179,7 +191,7 @@ def history(output: Output, limit: int, state: str | None, **wanted: Any) -> Non
             *("id", "job", STATE, "triggered_by", Column("slot", "Slot (UTC)"), Column("queued", "Queued (UTC)")),
             *("queue_delay", "duration", "attempt", "error"),
         )
-        page_rows = [{**row, **{name: _rounded(row[name]) for name in _SECONDS}} for row in page.rows]
+        page_rows = list(map(_spoken, page.rows))
     else:
         page_rows = list(page.rows)
     output.rows(page_rows, columns, nothing="no run like that")
@@ -187,8 +199,9 @@ def history(output: Output, limit: int, state: str | None, **wanted: Any) -> Non
         click.echo(f"more: --after {page.next}", err=True)
 
 
-def _rounded(seconds: float | None) -> float | None:
-    return None if seconds is None else round(seconds, 1)
+def _spoken(row: dict[str, Any]) -> dict[str, Any]:
+    """A run whose spans are in words."""
+    return row | {name: timedelta(seconds=row[name]) for name in _SECONDS if row[name] is not None}
 
 
 @jobs.command("run-details")
@@ -204,7 +217,7 @@ def run_details(run: int, output: Output) -> None:
     if not output.for_people:
         output.value({**facts, "attempts": attempts})
         return
-    _facts(facts)
+    _facts(_spoken(facts))
     click.echo("\nAttempts")
     output.rows(
         attempts,

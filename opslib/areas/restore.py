@@ -75,7 +75,7 @@ def look(settings: Settings, name: str) -> Target:
 
     Raises:
         ConfigError: RESTORE_DATABASE_URL is not set.
-        RefusedError: It is a database the settings work with.
+        RefusedError: It is a database the settings work with, or one of the server's own.
         SourceError: The server cannot be asked.
     """
     admin = settings.reveal("RESTORE_DATABASE_URL")
@@ -86,7 +86,9 @@ def look(settings: Settings, name: str) -> Target:
                 "(docs/backups.md)"
             )
     with session(admin, "restore") as connection:
-        found = connection.execute("SELECT FROM pg_database WHERE datname = %s", (name,)).fetchone()
+        found = connection.execute("SELECT datistemplate FROM pg_database WHERE datname = %s", (name,)).fetchone()
+    if name == "postgres" or (found and found["datistemplate"]):
+        raise RefusedError(f"{name} is the server's own, whatever it holds: choose another name, it will be created")
     dsn = other_database(admin, name)
     if found is None:
         return Target(name, dsn, exists=False, objects=0, schemas=())

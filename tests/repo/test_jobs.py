@@ -8,6 +8,7 @@ import typing
 import pytest
 
 from opsctl import catalog
+from opsctl.parameters import fields
 from opslib.run import Run
 from opslib.settings import FIELDS
 from opslib.spec import Job
@@ -24,6 +25,13 @@ def test_takes_the_parameters_it_declares(name: str) -> None:
     if job.schedule is not None:
         job.params()
     assert job.name == name
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_explains_its_parameters(name: str) -> None:
+    """`opsctl jobs show` says what each means."""
+    for field in fields(JOBS[name].params):
+        assert field["meaning"].endswith("."), f'{field["name"]}: Field(description="A sentence.")'
 
 
 @pytest.mark.parametrize("name", JOBS)

@@ -103,6 +103,10 @@ def test_life_of_a_backup(environment: dict[str, str], strict_r2: Place) -> None
     body = bytearray(storage.get(second["key"]))
     body[len(body) // 2] ^= 8
     storage.put(second["key"], bytes(body))
+    mistyped = opsctl(environment, "backups", "verify", "backups/db/2026.sql.gz", *why)
+    assert (mistyped.returncode, "there is no backup" in mistyped.stderr) == (4, True)
+    (last,) = json.loads(done(environment, "jobs", "history", "--limit", "1", "--json"))
+    assert last["state"] == "SUCCESS"  # no run was made of it, so no proof has failed
     damaged = opsctl(environment, "backups", "verify", second["key"], *why)
     assert damaged.returncode == 1
     assert "damaged" in damaged.stderr
@@ -178,6 +182,8 @@ def test_restore(environment: dict[str, str], strict_r2: Place, postgres_server:
             ((*restore, name, "--reason", "rehearsal", "--confirm", "other"), "not confirmed"),
             ((*restore, name, "--confirm", name), "say why"),
             ((*restore, str(conninfo_to_dict(live)["dbname"]), *yes), "in use by these settings"),
+            ((*restore, "postgres", "--reason", "a slip", "--confirm", "postgres"), "the server's own"),
+            ((*restore, "template1", "--reason", "a slip", "--confirm", "template1"), "the server's own"),
         ):
             refused = opsctl(environment, *words)
             assert (refused.returncode, why in refused.stderr) == (3, True), refused.stderr

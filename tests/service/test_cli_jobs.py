@@ -61,8 +61,10 @@ def test_list_tells_how_each_job_stands(engine: Engine) -> None:
     engine.enqueue("backup")
     (first, _) = told("list")
     assert (first["state"], first["last_outcome"], first["queued"], first["running"]) == ("overdue", "FAILED", 1, 0)
-    engine.declare("backup", missing=["R2_BUCKET"])
+    engine.declare("backup", schedule="every 300", missing=["R2_BUCKET"])
     assert "lacks R2_BUCKET" in opsctl("list")
+    assert "every 5 min" in opsctl("list")
+    assert told("list")[0]["schedule"] == "every 300"
 
 
 def test_show_explains_a_job(engine: Engine) -> None:
@@ -79,6 +81,9 @@ def test_show_explains_a_job(engine: Engine) -> None:
         {"name": "targets", "type": "list of Target", "default": [], "meaning": "Where to copy."},
     ]
     assert [row["id"] for row in shown["runs"]] == [run]
+    engine.connection.execute("UPDATE ops.job_runs SET started_at = started_at - interval '2 h 5 min'")
+    for command in (("show", "nap"), ("run-details", str(run)), ("history",)):
+        assert "2 h 5 min" in opsctl(*command)
     assert "How long it takes." in opsctl("show", "nap")
     with pytest.raises(NotFoundError, match="there are nap"):
         opsctl("show", "backup")
@@ -118,6 +123,7 @@ def test_enqueue_is_guarded_and_shows_no_secret(engine: Engine) -> None:
     run = opsctl("enqueue", "nap", "--params", secret, "--priority", "7", "--at", "2099-01-01", *BY_HAND).strip()
     (row,) = told("active")
     assert (str(row["id"]), row["priority"], row["due"]) == (run, 7, "2099-01-01T00:00:00Z")
+    assert row["queue_delay"] == 0, "its time has not come"
     assert row["parameters"]["targets"] == [{"bucket": "copies", "token": "***"}]
     audit = engine.connection.execute("SELECT * FROM ops.audit_events").fetchall()
     assert [event["outcome"] for event in audit] == ["refused", "refused", "intent", "allowed"]
@@ -133,6 +139,20 @@ def test_enqueue_of_what_nobody_declared(engine: Engine) -> None:
     del engine
     with pytest.raises(NotFoundError, match="jobs run"):
         opsctl("enqueue", "nap", *BY_HAND)
+
+
+def test_enqueue_of_what_no_worker_has_the_settings_for(engine: Engine) -> None:
+    """Refused with what is lacking and where, in the audit, too; queued once it is set."""
+    engine.declare("nap", schedule=None, missing=["R2_BUCKET", "R2_ENDPOINT"])
+    for _ in range(2):
+        with pytest.raises(RefusedError, match="nap lacks R2_BUCKET, R2_ENDPOINT where jobs run"):
+            opsctl("enqueue", "nap", *BY_HAND)
+    assert told("active") == []
+    refused = engine.connection.execute("SELECT outcome FROM ops.audit_events").fetchall()
+    assert [event["outcome"] for event in refused] == ["refused", "refused"]
+    engine.declare("nap", schedule=None)
+    opsctl("enqueue", "nap", *BY_HAND)
+    assert len(told("active")) == 1
 
 
 def test_history_by_every_filter_and_page_by_page(engine: Engine) -> None:

@@ -1226,7 +1226,9 @@ SELECT r.id, r.job,
        r.queued_at AS queued,
        r.started_at AS started,
        e.finished,
-       extract(epoch FROM coalesce(r.started_at, e.finished, statement_timestamp()) - r.due_at)::double precision AS queue_delay,
+       -- Of a run for later, still waiting or cancelled before its time, 0.
+       greatest(extract(epoch FROM coalesce(r.started_at, e.finished, statement_timestamp()) - r.due_at), 0)::double precision
+           AS queue_delay,
        extract(epoch FROM coalesce(e.finished, statement_timestamp()) - r.started_at)::double precision AS duration,
        r.attempts AS attempt,
        a.heartbeat_at AS heartbeat,
