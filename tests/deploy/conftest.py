@@ -6,6 +6,7 @@ import hashlib
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ import pytest
 from demo import app_schema, postgres
 from demo import redis as demo_redis
 from demo.processes import free_port, private_directory
+from opslib.areas import runbooks
+from tests.acceptance.rehearsal import record
 from tests.deploy.deploy_kit import PACKAGES, ROOT, Ansible, Tree, need
 
 CACHE = ROOT / ".cache"
@@ -138,3 +141,19 @@ def reached_by_ssh(one: Tree, key: Path) -> dict[str, Any]:
         "ansible_ssh_common_args": "-o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o ControlMaster=no",
         "bitloot_ops_exporters": exporters,
     }
+
+
+def follow(name: str, ansible: Ansible, host: dict[str, Any], variables: dict[str, Any]) -> None:
+    """Do what the page says."""
+    environment = ansible.environment() | {
+        "ANSIBLE": str(ROOT / "ansible"),
+        "INVENTORY": str(ansible.inventory([host], variables)),
+        "HOST": str(host["name"]),
+    }
+    taken: list[float] = []
+    for step in runbooks.read(name).chosen(None):
+        started = time.monotonic()
+        code, output = runbooks.execute(step.script, environment, lambda _: None)
+        assert code == 0, output[-4000:]
+        taken.append(time.monotonic() - started)
+    record(name, taken)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tarfile
-import time
 import zipfile
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -15,10 +14,8 @@ import pytest
 from redis import Redis
 from redis.exceptions import AuthenticationError
 
-from opslib.areas import runbooks
-from tests.acceptance.rehearsal import record
-from tests.deploy.conftest import chroot, reached_by_ssh
-from tests.deploy.deploy_kit import ROOT, Ansible, Probe, Tree, need
+from tests.deploy.conftest import chroot, follow, reached_by_ssh
+from tests.deploy.deploy_kit import Ansible, Probe, Tree, need
 
 pytestmark = pytest.mark.timeout(1200)
 
@@ -94,22 +91,6 @@ def test_lost_host_and_rotated_secrets(
         assert knows(str(new["bitloot_ops_redis_url"]))
         assert not knows(redis)
         assert not verifiers & passwords(variables)
-
-
-def follow(name: str, ansible: Ansible, host: dict[str, Any], variables: dict[str, Any]) -> None:
-    """Do what the page says."""
-    environment = ansible.environment() | {
-        "ANSIBLE": str(ROOT / "ansible"),
-        "INVENTORY": str(ansible.inventory([host], variables)),
-        "HOST": str(host["name"]),
-    }
-    taken: list[float] = []
-    for step in runbooks.read(name).chosen(None):
-        started = time.monotonic()
-        code, output = runbooks.execute(step.script, environment, lambda _: None)
-        assert code == 0, output[-4000:]
-        taken.append(time.monotonic() - started)
-    record(name, taken)
 
 
 def knows(url: str) -> bool:
