@@ -17,7 +17,7 @@ from opslib import redis
 from opslib.areas.queues import AWAY, RIGHTS, Command, Queue, ask, away
 from opslib.errors import SourceError
 
-SCAN_COUNT = 500  # keys looked at per call: 0.3 ms of the server; 10,000 would block it for 10 ms
+SCAN_COUNT = 400  # keys looked at per call: 0.3 ms of the server; 10,000 would block it for 10 ms
 SCAN_PAUSE = 0.002  # seconds between two calls, so that others get their turn
 SWEEP_EVERY = 2.0  # seconds between two sweeps at least ...
 SWEEP_SHARE = 0.03  # ... and this share of the server's time at most, however many keys it holds

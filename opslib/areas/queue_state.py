@@ -1,36 +1,29 @@
 """How many jobs of each queue are in which state right now, and how long the oldest has been waiting.
 
-One script reads a batch of queues, so that many queues cost few commands and no command holds the server long. The
-batches go out in waves. Redis answers nobody until it is through with all that came at once: between two waves others
-get their turn, and while Redis works at one we look at what the one before said. Where scripts cannot run (Redis before
-7 has no read-only ones, an ACL may refuse them) `queue_state_plain` reads the same rows by plain commands. Both write
-nothing: they work for a user without `@write`.
+Few scripts read many queues (`timed_script`): many queues cost few commands, and while Redis works at one we look at
+what the one before said. Where scripts cannot run (Redis before 7 has no read-only ones, an ACL may refuse them)
+`queue_state_plain` reads the same rows by plain commands. Both write nothing: they work for a user without `@write`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import count
 from typing import Any, NamedTuple, Protocol
 
 import structlog
 from redis.asyncio import RedisCluster
-from redis.exceptions import NoScriptError, ResponseError
 
 from opslib import redis
-from opslib.areas import queue_state_plain
-from opslib.areas.queues import JOB_FIELDS, RIGHTS, Command, Job, Queue, ask, ask_in_turns, slots
+from opslib.areas import queue_state_plain, timed_script
+from opslib.areas.queues import JOB_FIELDS, RIGHTS, Job, Queue, ask, slots
 from opslib.errors import SourceError
 
 log = structlog.get_logger()
 
-BATCH = 20  # queues per script: 0.3 ms of the server; 200 would block it for 3 ms
-WAVE = 60  # queues asked about at once: for 0.6 ms nobody else gets an answer
-JOBS = 100  # jobs per script
+QUEUES, JOBS = 40, 100  # per script at most: what it can read in that time at best
 FIXED = 11  # what stands in a row before the jobs
 DELAYED_SCALE = 4096  # a delayed job's score is its due time in ms times this, plus a number for the order
 
@@ -39,9 +32,10 @@ DELAYED_SCALE = 4096  # a delayed job's score is its due time in ms times this, 
 # the right), the next prioritized job and the first of the lowest priority (which starves first).
 # A queue that has nothing, not even its meta, answers nil. One with a key of another type in the way answers its error
 # as text, and does not spoil the batch.
-QUEUE_SCRIPT = """
+QUEUE_SCRIPT = (
+    """
 local call = redis.call
-local function read(base)
+local function row_of(base)
   local meta, wait, paused = base .. 'meta', base .. 'wait', base .. 'paused'
   local delayed, prioritized = base .. 'delayed', base .. 'prioritized'
   local waiting, aside = call('LLEN', wait), call('LLEN', paused)
@@ -66,23 +60,24 @@ local function read(base)
   end
   return call('EXISTS', meta) > 0 and row
 end
-local rows = {}
-for i, key in ipairs(KEYS) do
-  local ok, row = pcall(read, string.sub(key, 1, -5))
-  rows[i] = ok and row or not ok and (type(row) == 'table' and row.err or tostring(row))
+local function read(key)
+  local ok, row = pcall(row_of, string.sub(key, 1, -5))
+  return ok and row or not ok and (type(row) == 'table' and row.err or tostring(row))
 end
-return rows
 """
+    + timed_script.TIMED
+)
 
 # For each job's key its fields; nil for one that cannot be read.
-JOB_SCRIPT = """
-local rows = {}
-for i, key in ipairs(KEYS) do
+JOB_SCRIPT = (
+    """
+local function read(key)
   local row = redis.pcall('HMGET', key, JOB_FIELDS)
-  rows[i] = not row.err and row
+  return not row.err and row
 end
-return rows
 """.replace("JOB_FIELDS", ", ".join(f"'{field}'" for field in JOB_FIELDS))
+    + timed_script.TIMED
+)
 
 
 class QueueState(NamedTuple):
@@ -221,17 +216,10 @@ class StateReader:
     async def _rows(self, queues: Sequence[Queue], take: Callable[[Queue, Any], None]) -> Any:
         """Give `take` per queue a row, None if it is gone, or an error's text; returns the server's time."""
         if self._scripts:
-            groups = slots(self._client, queues)
-            batches = [group[i : i + BATCH] for group in groups for i in range(0, len(group), BATCH)]
-            keys = [[queue.key(b"meta") for queue in batch] for batch in batches]
-
-            def rows(number: int, answers: Sequence[Any]) -> None:
-                for queue, row in zip(batches[number], answers, strict=True):
-                    take(queue, row)
-
+            groups = [[(queue.key(b"meta"), queue) for queue in together] for together in slots(self._client, queues)]
             try:
-                return await self._by_script(QUEUE_SCRIPT, keys, rows)
-            except _NoScriptsError:
+                return await timed_script.run(self._client, QUEUE_SCRIPT, groups, take, most=QUEUES)
+            except timed_script.NoScriptsError:
                 self._scripts = False
                 log.info("queue_scripts_refused", instead="plain commands")
         (clock,) = await ask(self._client, [(b"", ("TIME",))])
@@ -244,68 +232,15 @@ class StateReader:
         if not jobs:
             return []
         if self._scripts and not isinstance(self._client, RedisCluster):
-            keys = [queue.key(job) for queue, job in jobs]
             found: list[Any] = []
-            with contextlib.suppress(_NoScriptsError):
-                await self._by_script(
-                    JOB_SCRIPT,
-                    [keys[i : i + JOBS] for i in range(0, len(keys), JOBS)],
-                    lambda _, answers: found.extend(answers),
+            keys = [(queue.key(job), job) for queue, job in jobs]
+            with contextlib.suppress(timed_script.NoScriptsError):
+                await timed_script.run(
+                    self._client, JOB_SCRIPT, [keys], lambda _, fields: found.append(fields), most=JOBS
                 )
                 return found
         commands = [(queue.key(job), ("HMGET", queue.key(job), *JOB_FIELDS)) for queue, job in jobs]
         return await ask(self._client, commands)
-
-    async def _by_script(
-        self, script: str, batches: Sequence[Sequence[bytes]], take: Callable[[int, Sequence[Any]], None]
-    ) -> Any:
-        """Run it over the keys of each batch, and give `take` the batch's number and its answers.
-
-        Returns:
-            The server's time.
-
-        Raises:
-            _NoScriptsError: This server or this user has no read-only scripts.
-        """
-        sha = hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
-        waves: list[list[tuple[bytes, Command]]] = [[(b"", ("TIME",))]]
-        asked = 0
-        for keys in batches:
-            if asked and asked + len(keys) > WAVE:
-                waves.append([])
-                asked = 0
-            asked += len(keys)
-            waves[-1].append((keys[0], ("EVALSHA_RO", sha, len(keys), *keys)))
-        clock: list[Any] = []
-        number = count(0)
-        new: list[int] = []
-
-        def tell(answer: Any) -> None:
-            if not clock:
-                clock.append(answer)
-                return
-            batch = next(number)
-            if isinstance(answer, NoScriptError):
-                new.append(batch)
-            elif isinstance(answer, ResponseError):
-                raise _NoScriptsError
-            else:
-                take(batch, answer)
-
-        await ask_in_turns(self._client, waves, tell)
-        if new:
-            loading: list[tuple[bytes, Command]] = [
-                (batches[i][0], ("EVAL_RO", script, len(batches[i]), *batches[i])) for i in new
-            ]
-            for i, answer in zip(new, await ask(self._client, loading), strict=True):
-                if isinstance(answer, ResponseError):
-                    raise _NoScriptsError from answer
-                take(i, answer)
-        return clock[0]
-
-
-class _NoScriptsError(Exception):
-    """No read-only scripts here."""
 
 
 def _state(row: Sequence[Any], since: Iterable[int | None]) -> QueueState:
@@ -319,6 +254,6 @@ def _state(row: Sequence[Any], since: Iterable[int | None]) -> QueueState:
 
 
 def _seconds(clock: Any) -> float:
-    if isinstance(clock, ResponseError):  # TIME is in no category a read-only user is usually given
+    if not isinstance(clock, list):  # TIME is in no category a read-only user is usually given
         return time.time()
     return int(clock[0]) + int(clock[1]) / 1e6

@@ -229,7 +229,7 @@ class Tail:
         batches = []
         largest, full = 0, False
         answers: list[Any] = []
-        await ask_in_turns(self._client, [[command] for command in commands], answers.append)
+        await ask_in_turns(self._client, ([command] for command in commands), answers.append)
         for answer in answers:
             if isinstance(answer, ResponseError):
                 await self._drop_unreadable()

@@ -10,7 +10,7 @@ Source of the layout: bullmq 5.63.0 to 6.7.0 (`QueueKeys`, the Lua scripts), che
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -24,6 +24,8 @@ from opslib import redis
 from opslib.errors import SourceError
 
 Command = tuple[bytes | str | int, ...]
+Asked = Sequence[tuple[bytes | ClusterNode, Command]]
+Turns = Generator[Asked, Any, None]
 
 JOB_FIELDS = ("name", "timestamp", "opts", "processedOn", "ats")
 
@@ -132,7 +134,7 @@ def _as_sent(response: Any, **_: Any) -> Any:
     return response
 
 
-async def ask(client: redis.Client, commands: Sequence[tuple[bytes | ClusterNode, Command]]) -> list[Any]:
+async def ask(client: redis.Client, commands: Asked) -> list[Any]:
     """Send commands in one round trip (one per node of a cluster).
 
     Args:
@@ -146,49 +148,63 @@ async def ask(client: redis.Client, commands: Sequence[tuple[bytes | ClusterNode
         SourceError: The server is away, hung, loading, or its cluster down.
     """
     answers: list[Any] = []
-    await ask_in_turns(client, [commands], answers.append)
+    await ask_in_turns(client, (turn for turn in [commands]), answers.append)
     return answers
 
 
-async def ask_in_turns(
-    client: redis.Client,
-    turns: Sequence[Sequence[tuple[bytes | ClusterNode, Command]]],
-    tell: Callable[[Any], None],
-) -> None:
-    """As `ask`, one round trip per turn; `tell` is given each answer as it comes, while the server works at the next.
+async def ask_in_turns(client: redis.Client, turns: Turns, tell: Callable[[Any], None]) -> None:
+    """As `ask`, one round trip per turn; `tell` is given each answer while the server works at the next turn.
 
     A server answers nobody else until it is through with all that came at once: between two turns it does.
+
+    Args:
+        client: From `connect`.
+        turns: What to ask in each turn; it is sent the answers before it says what comes next. No turn is empty, unless
+            it is the only one.
+        tell: Given every answer in order.
     """
+    commands = next(turns, None)
+    if not commands:
+        return
     try:
         if isinstance(client, RedisCluster):
-            for commands in turns:
-                for answer in await _ask_cluster(client, commands):
+            while commands:
+                answers = await _ask_cluster(client, commands)
+                commands = _following(turns, answers)
+                for answer in answers:
                     tell(answer)
         else:
-            await _ask_server(client, [[command for _, command in commands] for commands in turns], tell)
+            await _ask_server(client, commands, turns, tell)
     except AWAY as exc:
         if isinstance(client, RedisCluster):
             await client.aclose()  # the nodes may have changed places: look again next time
         raise away(exc) from exc
 
 
-async def _ask_server(client: Redis, turns: Sequence[Sequence[Command]], tell: Callable[[Any], None]) -> None:
+def _following(turns: Turns, answers: list[Any]) -> Asked:
+    try:
+        return turns.send(answers)
+    except StopIteration:
+        return ()
+
+
+async def _ask_server(client: Redis, commands: Asked, turns: Turns, tell: Callable[[Any], None]) -> None:
     """What the client's pipeline does in half the time; that packs in Python, and converts each answer."""
-    waiting = [(len(commands), b"".join(map(_pack, commands))) for commands in turns if commands]
-    if not waiting:
-        return
     pool = client.connection_pool
     connection = await pool.get_connection()  # type: ignore[no-untyped-call]
     try:
-        await connection.send_packed_command(waiting[0][1], check_health=False)
-        for turn, (count, _) in enumerate(waiting):
-            for number in range(count):
+        await connection.send_packed_command(_packed(commands), check_health=False)
+        while commands:
+            answers = []
+            for _ in commands:
                 try:
-                    answer = await connection.read_response()
+                    answers.append(await connection.read_response())
                 except exceptions.ResponseError as exc:
-                    answer = exc
-                if number == 0 and turn + 1 < len(waiting):  # answers come all at once: it is through with this turn
-                    await connection.send_packed_command(waiting[turn + 1][1], check_health=False)
+                    answers.append(exc)
+            commands = _following(turns, answers)
+            if commands:
+                await connection.send_packed_command(_packed(commands), check_health=False)
+            for answer in answers:
                 tell(answer)
     except BaseException:
         await connection.disconnect(nowait=True)  # what it would answer next belongs to this question
@@ -197,12 +213,14 @@ async def _ask_server(client: Redis, turns: Sequence[Sequence[Command]], tell: C
         await pool.release(connection)
 
 
+def _packed(commands: Asked) -> bytes:
+    return b"".join([_pack(command) for _, command in commands])
+
+
 _pack: Callable[[Command], bytes] = hiredis.pack_command  # type: ignore[assignment] # typed for tuples of one
 
 
-async def _ask_cluster(client: RedisCluster, commands: Sequence[tuple[bytes | ClusterNode, Command]]) -> list[Any]:
-    if not commands:
-        return []
+async def _ask_cluster(client: RedisCluster, commands: Asked) -> list[Any]:
     await client.initialize()
     pipeline = client.pipeline()
     for where, command in commands:

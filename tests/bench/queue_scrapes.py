@@ -17,7 +17,7 @@ from redis import Redis
 from demo import postgres
 from demo.processes import StartError, free_port, private_directory
 from demo.redis import RedisServer, redis_server
-from opslib.areas.queue_state import BATCH, QUEUE_SCRIPT
+from opslib.areas.timed_script import LIMIT
 from opslib.contract import migrate
 from tests.bench import queue_servers, redis_watch
 from tests.bench.line import Line
@@ -34,6 +34,7 @@ MOST = 400  # scrapes of each
 COUNTED = 5  # scrapes under MONITOR
 SETTLE = 12.0  # seconds from start until an exporter has read what history there is
 LARGE = SIZES[-1]
+STANDING, MOVED = 700, 250  # scrapes whose commands are timed: thousands of scripts
 FLOOR, CLOSEST = "floor: one Lua, own text", "BullMQ exportPrometheusMetrics"
 
 # What the process of `opsctl exporter run queues` has imported once it serves.
@@ -93,13 +94,15 @@ def run() -> Iterator[Line]:
                 redis_server(folder, Path(binary), ["--appendonly", "no"]) as server,
                 Redis(port=server.port) as redis,
             ):
+                if not redis_watch.undisturbed(server.pid):
+                    print("Redis runs as others do: whoever takes its core seems to hold it")  # noqa: T201 - the report
                 names = seed(redis, size)
                 with database.connect() as admin:
                     admin.execute("TRUNCATE ops.exporter_checkpoints, ops.exporter_series")
                 measured = list(_all(server, redis, names, database.dsn()))
                 show(f"{size} queues, {redis.dbsize():,} keys", COLUMNS, [m.cells() for m in measured])
                 if size == LARGE:
-                    _tail(redis, names)
+                    yield from _holds(server, redis, names, database.dsn())
                     yield from _targets(measured, _duel(server, database.dsn()))
 
 
@@ -138,22 +141,61 @@ def _measure(
     with redis_watch.held(redis, but="EVALSHA" if move else "") as held:
         scrapes = scraper.measure(pid, seconds=SECONDS, most=MOST, before_each=move)
     connections = redis_watch.connections(redis)
-    with redis_watch.commands(redis) as commands:
+    before = redis_watch.scripts(redis)
+    with contextlib.nullcontext() if ours else redis_watch.commands(redis) as commands:
         for _ in range(COUNTED):
+            if move:
+                move()
             scraper.page()
     scraper.close()
-    asked = commands.of("opsctl-queues-state" if ours else "")
+    asked = redis_watch.scripts(redis) - before if commands is None else commands.of("")
     return Measured(name, scrapes, asked / COUNTED, connections, rss_mb(pid), held)
 
 
-def _tail(redis: Redis, names: list[str]) -> None:
-    """Print how long one script holds the server, and whose fault the longest are."""
-    held = redis_watch.holds(redis, QUEUE_SCRIPT, [f"bull:{name}:meta" for name in names[:BATCH]], rounds=4000)
-    rows = [
-        (name, *(f"{times[int((len(times) - 1) * q)]:.2f}" for q in (0.5, 0.95, 0.99, 0.999, 1)))
-        for name, times in held.items()
-    ]
-    show(f"one script of {BATCH} queues holds Redis, ms", ("", "p50", "p95", "p99", "p99.9", "max"), rows)
+def _holds(server: RedisServer, redis: Redis, names: list[str], dsn: str) -> Iterator[Line]:
+    """How long ours holds the server, in turn with a loop as long that reads nothing: is it us, or the machine?"""
+    with queue_servers.exporter(server, dsn) as (_, port):
+        time.sleep(SETTLE)
+        scraper = Scraper(port, gzip=True)
+        loop = redis_watch.loop(redis, LIMIT / 1000)
+        for title, rounds, move in (("standing", STANDING, None), ("moved", MOVED, mover(redis, names))):
+            scraper.page()
+            before = redis_watch.scripts(redis)
+            with redis_watch.held(redis, but="EVALSHA") as held:
+                for _ in range(rounds):
+                    if move:
+                        move()
+                    scraper.page()
+                    for _ in range(10 if move else 5):
+                        loop()
+            each = (redis_watch.scripts(redis) - before) / rounds
+            rows = [
+                (
+                    name,
+                    f"{len(times):,}",
+                    *(f"{times[int((len(times) - 1) * q)]:.2f}" for q in (0.5, 0.95, 0.99, 0.999, 1)),
+                )
+                for verb, name in KINDS.items()
+                if (times := held.longest.get(verb))
+            ]
+            columns = ("ms, of those above 0.1", "", "p50", "p95", "p99", "p99.9", "max")
+            show(f"{LARGE} queues, {title}: {each:.1f} scripts a scrape; Redis held", columns, rows)
+            ours = [time for verb in KINDS if verb != "EVAL" for time in held.longest.get(verb, ())]
+            yield Line(f"a command holds Redis, {title}, p99.9 of {len(ours):,}", _at(ours, 0.999), "target", 0.5, 1)
+            yield Line("the same, longest", max(ours), "target", 0.5, 1)
+        scraper.close()
+
+
+KINDS = {
+    "EVALSHA_RO": "scripts of a scrape",
+    "XREAD": "reading events",
+    "SCAN": "looking for queues",
+    "EVAL": "a loop that reads nothing",
+}
+
+
+def _at(times: list[float], quantile: float) -> float:
+    return sorted(times)[int((len(times) - 1) * quantile)]
 
 
 @dataclass(slots=True)
@@ -239,7 +281,6 @@ def _targets(measured: list[Measured], duel: Mapping[str, Side]) -> Iterator[Lin
     for name in ("ours", "ours, gzip"):
         yield Line(f"CPU per scrape, {name}", statistics.median(duel[name].cpu), "target", 2, 1)
     yield Line("commands per scrape", ours.commands, "target", 12, 1, unit="")
-    yield Line("a command holds Redis, p95 of the slow ones", gzip.held.at(0.95), "target", 0.5, 1)
     yield Line("connections", ours.connections, "target", 3, 1, unit="")
     yield Line("RSS above the imports", ours.rss - import_baseline(), "target", 25, 1, unit=" MB")
     yield Line("scrape of 200 queues, p50", duel["ours, gzip"].p50, CLOSEST, duel[CLOSEST].p50, 1)
