@@ -27,7 +27,8 @@ WHOLE = {"0": ("failed", Colour.BAD), "1": ("passed", Colour.GOOD)}
 JOBS = ("backup-database", "verify-backup", "restore-drill", "retention", "replicate-objects")
 
 RUNS = "\nUNION ALL\n".join(
-    f"SELECT job, state, started, duration, coalesce(result ->> 'key', result -> 'verified' ->> -1) AS key, error "
+    f"SELECT job, state, started, duration, coalesce(result ->> 'key', result -> 'verified' ->> -1) AS key, "
+    f"(result ->> 'size')::bigint AS size, error "
     f"FROM (\n{runs}\n) {job.replace('-', '_')}"
     for job in JOBS
     for runs in [
@@ -69,14 +70,14 @@ BOARD = Board(
             (
                 Panel(
                     title="Runs about backups",
-                    means="The last twenty runs of each job about backups, with the key it wrote or read.",
+                    means="The last twenty runs of each job about backups: the key it wrote or read, the size it wrote.",
                     unit=Unit.MONEY,
                     look=Look.TABLE,
                     queries=(Sql(Source.OPS, f"SELECT * FROM (\n{RUNS}\n) runs ORDER BY started DESC NULLS FIRST"),),
                     width=24,
                     height=10,
                     empty="none in this span of time",
-                    units={"duration": Unit.SECONDS},
+                    units={"duration": Unit.SECONDS, "size": Unit.BYTES},
                 ),
             ),
         ),
