@@ -17,6 +17,7 @@ import contextlib
 import logging
 import os
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
@@ -41,6 +42,12 @@ from tests.service.strict_s3 import strict_s3
 
 APP_TEMPLATE = "template_app"
 TEMPLATE = "template_ops"
+
+
+def pytest_configure() -> None:
+    """A shell's background ignores SIGINT, and so would every process a test sends it to."""
+    with contextlib.suppress(ValueError):  # not the main thread
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)

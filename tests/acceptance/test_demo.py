@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -44,6 +45,22 @@ def _demo(
         process.wait()
 
 
+def _newcomer(printed: str) -> None:
+    """In another terminal, with what the demo prints: `opsctl` reaches every server, and may act."""
+    (file,) = re.findall(r"\. (\S+/opsctl\.sh)", printed)
+    assert Path(file).stat().st_mode & 0o777 == 0o600
+    retry = 'opsctl queues pause catalog --reason "to see" --yes && opsctl queues resume catalog --reason "seen"'
+    for command in ("opsctl doctor", "opsctl operators whoami", "opsctl backups list", "opsctl audit verify", retry):
+        said = subprocess.run(
+            ["/bin/sh", "-c", f". {file}; {command}"],
+            env={"PATH": "/usr/bin:/bin"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert said.returncode == 0, f"{command}: {said.stdout}{said.stderr}"
+
+
 @pytest.mark.parametrize(
     ("goodbye", "ignoring"),
     [
@@ -65,6 +82,8 @@ def test_nothing_is_left_behind(goodbye: signal.Signals, ignoring: signal.Signal
         )
         assert process.poll() is None, printed.read_text()
         assert "/metrics" in printed.read_text()
+        if goodbye is signal.SIGINT:
+            _newcomer(printed.read_text())
         family = descendants(process.pid)
         assert len(family) > 8
         process.send_signal(goodbye)

@@ -11,8 +11,8 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from demo.embedded import DATABASE, OPERATOR, Stack, environment, stack
-from demo.session import FLAGS, session
+from demo.embedded import Stack, environment, stack
+from demo.session import session
 from tests.bench.line import Line
 
 WARM_SECONDS = 20
@@ -21,11 +21,10 @@ ROUNDS = 9
 LISTS = (
     *("orders list", "payments list", "webhooks list", "reservations list", "users list", "sessions list"),
     *("app-audit list", "queues list", "jobs list", "jobs history", "backups list", "flags list", "audit list"),
-    *("operators list", "orders list --json"),
+    *("operators list", "balances list", "orders list --json"),
 )
 LIBRARIES = "import click, psycopg, pydantic"
 """Of any command that asks Postgres."""
-BACKUP = ("jobs", "exec", "backup-database", "--reason", "bench", "--yes")
 
 
 def run() -> Iterator[Line]:
@@ -40,25 +39,11 @@ def run() -> Iterator[Line]:
 
 async def _measured(servers: Stack) -> list[tuple[str, float, float]]:
     async with session(servers, seed=1, per_second=4) as here:
+        await here.live_night()
         await here.start_exporter()
-        await asyncio.to_thread(here.jobs.start)
         async with here.traffic.flowing():
             await asyncio.sleep(WARM_SECONDS)
-        settings = environment(
-            {
-                "DATABASE_URL": servers.postgres.dsn(DATABASE, OPERATOR),
-                "REDIS_URL": servers.redis.url,
-                "APP_BASE_URL": here.world.app.url,
-                "OPS_FLAGS_FILE": str(FLAGS),
-                "R2_ENDPOINT": servers.s3.endpoint,
-                "R2_BUCKET": "bitloot",
-                "R2_ACCESS_KEY_ID": servers.s3.access_key_id,
-                "R2_SECRET_ACCESS_KEY": servers.s3.secret_access_key,
-            }
-        )
-        # As the owner: the backup reads every table.
-        await asyncio.to_thread(_timed, " ".join(BACKUP), {**settings, "DATABASE_URL": servers.dsn})
-        return await asyncio.to_thread(_rounds, settings)
+        return await asyncio.to_thread(_rounds, environment(here.operator))
 
 
 def _rounds(settings: Mapping[str, str]) -> list[tuple[str, float, float]]:
