@@ -9,7 +9,7 @@ know the jobs under way.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 from urllib.parse import quote_from_bytes
@@ -45,7 +45,7 @@ BUSY = 250  # entries that are many
 RETRY = 1.0  # seconds after the server did not answer
 REVIEW_EVERY = 5.0  # seconds between two checks that a silent stream is still the same
 STREAMS = 34  # per command: 0.15 ms of the server when there is nothing in them, 0.4 ms with some events in each
-ENTRIES_WANTED = 1000  # per command: a larger answer would hold the server longer than 0.5 ms
+ENTRIES = 1000  # per command at most, of all its streams: more would hold the server longer than 0.5 ms
 LEAST, MOST = 25, 500  # entries per stream and look
 JOBS_REMEMBERED = 100_000  # over all queues, about 25 MB
 
@@ -69,6 +69,7 @@ class Followed:
         place: Everything up to here is counted.
         cursor: Everything up to here was read; behind `place` while the jobs under way are being learnt again.
         tracker: What is known of its jobs.
+        most: Entries to take at the next look; it grows while there are more, and shrinks when there are few.
         quiet: Nothing was read since the last review.
     """
 
@@ -76,6 +77,7 @@ class Followed:
     place: Place
     cursor: str
     tracker: Tracker
+    most: int = LEAST
     quiet: bool = True
 
     @property
@@ -128,7 +130,6 @@ class Tail:
         self._followed: dict[Queue, Followed] = {}
         self._positions: dict[str, Any] | None = None
         self._pending: Sequence[Batch] | None = None
-        self._count = LEAST
         self._reviewed = 0.0
 
     def up_to(self, queue: Queue) -> str | None:
@@ -220,29 +221,39 @@ class Tail:
 
     async def _read(self) -> tuple[list[Batch], bool]:
         by_key = {followed.key: followed for followed in self._followed.values()}
-        commands: list[tuple[bytes, Command]] = []
-        for group in slots(self._client, self._followed):
-            for i in range(0, len(group), STREAMS):
-                members = [self._followed[queue] for queue in group[i : i + STREAMS]]
-                keys, cursors = [member.key for member in members], [member.cursor for member in members]
-                commands.append((keys[0], ("XREAD", "COUNT", self._count, "STREAMS", *keys, *cursors)))
-        batches = []
-        largest, full = 0, False
         answers: list[Any] = []
-        await ask_in_turns(self._client, ([command] for command in commands), answers.append)
+        await ask_in_turns(self._client, ([command] for command in self._commands()), answers.append)
+        found: dict[bytes, Sequence[Entry]] = {}
         for answer in answers:
             if isinstance(answer, ResponseError):
                 await self._drop_unreadable()
                 raise SourceError(f"Redis refuses XREAD: {answer}; its user needs {RIGHTS}")
-            largest = max(largest, sum([len(entries) for _, entries in answer or ()]))
-            for key, entries in answer or ():
-                full |= len(entries) >= self._count
-                batches.append(self._feed(by_key[key], entries, more=len(entries) >= self._count))
-        if largest > ENTRIES_WANTED:
-            self._count = max(LEAST, self._count // 2)
-        elif full:
-            self._count = min(MOST, self._count * 2)
+            found.update(answer or ())
+        batches = []
+        full = False
+        for key, followed in by_key.items():
+            entries = found.get(key, ())
+            if more := len(entries) >= followed.most:
+                full = True
+                followed.most = min(MOST, followed.most * 2)
+            elif len(entries) < followed.most // 4:
+                followed.most = max(LEAST, followed.most // 2)
+            if entries:
+                batches.append(self._feed(followed, entries, more=more))
         return batches, full
+
+    def _commands(self) -> Iterator[tuple[bytes, Command]]:
+        """Those that ask for everything new. Streams that have much to say share a command with few others."""
+        for group in slots(self._client, self._followed):
+            by_most: dict[int, list[Followed]] = {}
+            for queue in group:
+                by_most.setdefault((followed := self._followed[queue]).most, []).append(followed)
+            for most, streams in by_most.items():
+                together = min(STREAMS, ENTRIES // most)
+                for i in range(0, len(streams), together):
+                    members = streams[i : i + together]
+                    keys, cursors = [member.key for member in members], [member.cursor for member in members]
+                    yield keys[0], ("XREAD", "COUNT", most, "STREAMS", *keys, *cursors)
 
     async def _drop_unreadable(self) -> None:
         """Let go of streams that turned into something else: one of them would fail the XREAD of all."""

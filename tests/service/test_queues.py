@@ -6,8 +6,9 @@ import asyncio
 import contextlib
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import count
+from typing import Any
 
 import psycopg
 import pytest
@@ -125,6 +126,33 @@ async def test_memory_is_bounded(client: Redis, redis: str, monkeypatch: pytest.
         assert page.by("bitloot_queue_jobs_total", "name") == {("n",): 1}
         (followed,) = exporter.collector._tail._followed.values()
         assert len(followed.tracker._jobs) + len(followed.tracker._older) < 1500
+
+
+async def test_no_answer_is_large(client: Redis, redis: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many events in every queue at once, after one queue alone had many: no command answers more than 1,000."""
+    sizes: list[int] = []
+    ask = queue_tail.ask_in_turns
+
+    async def watched(connection: Any, turns: Any, tell: Callable[[Any], None]) -> None:
+        def note(answer: Any) -> None:
+            sizes.append(sum(len(entries) for _, entries in answer or ()))
+            tell(answer)
+
+        await ask(connection, turns, note)
+
+    monkeypatch.setattr(queue_tail, "ask_in_turns", watched)
+    queues = [Seeded(client, b"q%d" % number) for number in range(40)]
+    async with running(redis) as exporter:
+        await exporter.ready()
+        for times in (1, 2):
+            queues[0].run(*jobs(2000))
+            await exporter.until(lambda page, n=2000 * times: completed(page, "q0") >= n)
+            for queue in queues:
+                queue.run(*jobs(100))
+            total = times * (2000 + 100 * len(queues))
+            await exporter.until(lambda page, n=total: page.total("bitloot_queue_jobs_total") == n)
+        assert max(sizes) > queue_tail.LEAST * 2, "many were read at once"
+        assert max(sizes) <= queue_tail.ENTRIES
 
 
 async def test_the_age_of_a_job_put_back_by_hand(client: Redis, redis: str) -> None:
