@@ -70,7 +70,7 @@ BOARD = Board(
             (
                 Panel(
                     title="Runs about backups",
-                    means="The last twenty runs of each job about backups: the key it wrote or read, the size it wrote.",
+                    means="The last twenty runs of each job about backups: the key it wrote or read, and its size.",
                     unit=Unit.MONEY,
                     look=Look.TABLE,
                     queries=(Sql(Source.OPS, f"SELECT * FROM (\n{RUNS}\n) runs ORDER BY started DESC NULLS FIRST"),),
