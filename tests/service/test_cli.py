@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -41,6 +42,30 @@ def test_completion_is_a_script_of_that_shell(shell: str) -> None:
     ended = opsctl("completion", shell)
     assert ended.returncode == 0
     assert "_OPSCTL_COMPLETE" in ended.stdout
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("que", {"queues"}),
+        ("orders list --st", {"--status"}),
+        ("export ", {"orders", "payments", "webhooks", "reservations", "job-runs", "audit"}),
+        ("flags set kinguin_enabled ", {"on", "off"}),
+    ],
+)
+def test_a_shell_completes(typed: str, offered: set[str]) -> None:
+    """The script in a real bash; and what zsh and fish ask for with theirs."""
+    words = ["opsctl", *typed.split(" ")]
+    script = (
+        f"source <(opsctl completion bash); COMP_WORDS=({' '.join(words[:-1])} '{words[-1]}'); "
+        f"COMP_CWORD={len(words) - 1}; _opsctl_completion opsctl; printf '%s\n' \"${{COMPREPLY[@]}}\""
+    )
+    path = f"{OPSCTL.parent}:{os.environ['PATH']}"
+    ended = subprocess.run(["bash", "-c", script], env={"PATH": path}, capture_output=True, text=True, check=False)
+    assert set(ended.stdout.split()) == offered, ended.stderr
+    for shell, at in (("zsh", str(len(words) - 1)), ("fish", words[-1])):
+        asked = {"_OPSCTL_COMPLETE": f"{shell}_complete", "COMP_WORDS": " ".join(words), "COMP_CWORD": at}
+        assert offered <= set(re.split(r"[\s,]+", opsctl(**asked).stdout)), shell
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import pty
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -23,6 +27,7 @@ from opslib.areas.flag_eval import position
 from opslib.errors import ConfigError, NotFoundError, RefusedError, SourceError
 from tests.service.shop_kit import an_app, minted
 
+OPSCTL = Path(sys.executable).parent / "opsctl"
 FIELDS = "description: d, category: c, owner: o"
 BY_HAND = ("--reason", "incident 7", "--yes")
 Owner = psycopg.Connection[dict[str, Any]]
@@ -250,6 +255,33 @@ def test_delete_is_for_super_typed_and_for_left_overs(owner: Owner, login: As) -
     assert opsctl("delete", "leftover", *sure) == "leftover is deleted\n"
     with pytest.raises(NotFoundError):
         opsctl("delete", "leftover", *sure)
+
+
+@pytest.mark.usefixtures("file")
+def test_the_name_is_typed_at_a_terminal(owner: Owner, login: As) -> None:
+    """Neither yes nor Enter nor another's name will do; the name itself does, once."""
+    login("super")
+    owner.execute("INSERT INTO feature_flags (name) VALUES ('leftover')")
+    for typed, code in (("y\n", 3), ("\n", 3), ("Leftover\n", 3), ("\x04", 1), ("leftover\n", 0), ("leftover\n", 4)):
+        ours, theirs = pty.openpty()
+        try:
+            os.write(ours, typed.encode())
+            ended = subprocess.run(
+                [OPSCTL, "flags", "delete", "leftover", "--reason", "gone from the code"],
+                env=dict(os.environ),
+                stdin=theirs,
+                capture_output=True,
+                text=True,
+                timeout=60,
+                check=False,
+            )
+        finally:
+            os.close(ours)
+            os.close(theirs)
+        assert ended.returncode == code, (typed, ended.stderr)
+        assert code == 4 or "Type leftover to go on" in ended.stderr
+    outcomes = owner.execute("SELECT outcome FROM ops.audit_events WHERE target = 'leftover' ORDER BY seq").fetchall()
+    assert [row["outcome"] for row in outcomes] == [*["refused"] * 4, "intent", "allowed"]
 
 
 def test_no_role_may_delete_but_super(owner: Owner, login: As, database: str) -> None:
