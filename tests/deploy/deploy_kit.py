@@ -21,6 +21,9 @@ ROOT = Path(__file__).parents[2]
 PACKAGES = "systemd,systemd-sysv,dbus,python3,python3-venv,openssh-server,procps"
 
 
+UP = {"running", "degraded"}
+
+
 def need(*programs: str) -> None:
     """Say that a test is not run, where it cannot be."""
     if os.geteuid() != 0:
@@ -60,7 +63,8 @@ class Tree:
         with (self.path.parent / f"{self.name}.log").open("wb") as log:
             self._booted = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         try:
-            self.until(lambda: self.run("systemctl", "is-system-running", check=False).strip() != "", 30)
+            # "offline" is what is said before there is a systemd to ask.
+            self.until(lambda: self.run("systemctl", "is-system-running", check=False).strip() in UP, 180)
             yield self
         finally:
             leader = self.leader()
