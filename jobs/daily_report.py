@@ -29,6 +29,7 @@ JOB = Job(
     title="The static report of a day",
     schedule=Cron("0 3 * * *"),
     max_age=26 * 3600,
+    queue="reports",  # of several hosts the one whose folder is served takes it
     timeout=1800,
     params=Params,
     retries=2,

@@ -29,6 +29,7 @@ JOB = Job(
     title="The static report of a week",
     schedule=Cron("30 3 * * 1"),
     max_age=8 * 86_400,
+    queue="reports",  # of several hosts the one whose folder is served takes it
     timeout=1800,
     params=Params,
     retries=2,

@@ -21,7 +21,8 @@ ROOT = Path(__file__).parents[2]
 PACKAGES = "systemd,systemd-sysv,dbus,python3,python3-venv,openssh-server,procps"
 
 
-UP = {"running", "degraded"}
+UP = {"starting", "running", "degraded"}
+"""What systemd says of itself once it can be asked."""
 
 
 def need(*programs: str) -> None:
@@ -63,7 +64,6 @@ class Tree:
         with (self.path.parent / f"{self.name}.log").open("wb") as log:
             self._booted = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         try:
-            # "offline" is what is said before there is a systemd to ask.
             self.until(lambda: self.run("systemctl", "is-system-running", check=False).strip() in UP, 180)
             yield self
         finally:

@@ -89,6 +89,7 @@ def test_site_again(shop: ShopHost) -> None:
         ({"grafana_admin_password": ""}, "empty: admin-password"),
         ({"grafana_database_url": "postgresql://g:x@db/shop?sslmode=prefer"}, "not prefer"),
         ({"grafana_repository": "deb https://apt.example stable main"}, "come together or not at all"),
+        ({"bitloot_ops_jobs_queues": {"report": 0}}, "queues of jobs: ['report']"),
     ],
     ids=lambda value: value if isinstance(value, str) else None,
 )
@@ -107,6 +108,8 @@ def test_jobs_work_in_their_sandbox(shop: ShopHost) -> None:
     assert "yes" in shop.opsctl("backups", "list", "--csv").splitlines()[1]
     assert shop.tree.run("ls", "-A", "/var/cache/bitloot-ops") == ""
     assert shop.tree.show("bitloot-jobs.service", "ProtectSystem") == "strict"
+    running = shop.tree.run("cat", f"/proc/{shop.tree.show('bitloot-jobs.service', 'MainPID')}/cmdline")
+    assert running.split("\0")[-5:-1] == ["--concurrency", "default=2", "--concurrency", "reports=1"]
 
 
 def test_reports_are_served(shop: ShopHost) -> None:
