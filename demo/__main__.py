@@ -56,6 +56,7 @@ def _leave_politely() -> None:
 
 async def _run(servers: Stack, console: Console, *, seed: int) -> None:
     async with session(servers, seed=seed, per_second=PER_SECOND) as here:
+        console.print("yesterday's orders are in; now its night: backed up, proven, restored, replicated")
         await here.live_night()
         await here.start_exporter()
         with ExitStack() as exits:

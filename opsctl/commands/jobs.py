@@ -217,7 +217,7 @@ def run_details(run: int, output: Output) -> None:
     if not output.for_people:
         output.value({**facts, "attempts": attempts})
         return
-    _facts(_spoken(facts))
+    _facts(_spoken(facts) | {"progress": progress(facts["progress"]) or None})
     click.echo("\nAttempts")
     output.rows(
         attempts,

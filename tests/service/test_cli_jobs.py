@@ -225,6 +225,7 @@ def test_details_show_every_attempt(engine: Engine) -> None:
     ]
     assert shown["progress"]["done"] == 1
     assert "50% of 2 steps, zzz" in opsctl("active")
+    assert "50% of 2 steps, zzz" in opsctl("run-details", str(run))
     assert "Attempts" in opsctl("run-details", str(run))
     with pytest.raises(NotFoundError) as caught:
         opsctl("run-details", "999999")
