@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
+from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
 from types import TracebackType
@@ -35,10 +36,13 @@ class Upload:
 
     Attributes:
         size: Bytes written so far.
+        confirmed: Did the store, on completing, name the parts' own digests: that it holds these parts, all, in order?
+            Not every store does; of what is not confirmed, ask `Storage.head`.
     """
 
     def __init__(self, storage: Storage, key: str, *, content_type: str, expected: int) -> None:
         self.size = 0
+        self.confirmed = False
         self._storage = storage
         self._key = key
         self._content_type = content_type
@@ -143,9 +147,10 @@ class Upload:
         storage = self._storage
         try:
             with storage.calling("complete upload", self._key):
-                storage.client.complete_multipart_upload(
+                answer = storage.client.complete_multipart_upload(
                     Bucket=storage.bucket, Key=self._key, UploadId=upload.id, MultipartUpload={"Parts": self._sent}
                 )
+            self.confirmed = answer.get("ETag", "").strip('"') == _of_parts(self._sent)
         except StorageError:
             # The store may have done it and only the answer was lost; a repetition then finds no such upload.
             if not self._is_there():
@@ -160,3 +165,13 @@ class Upload:
         for chunk in self._storage.read(self._key):
             digest.update(chunk)
         return digest.digest() == self._digest.digest()
+
+
+def _of_parts(parts: Iterable[CompletedPartTypeDef]) -> str:
+    """The ETag of an object made of these parts, as S3, R2 and most others form it; empty: theirs are no digests."""
+    digests = [part["ETag"].strip('"') for part in parts]
+    try:
+        joined = b"".join(bytes.fromhex(digest) for digest in digests)
+    except ValueError:
+        return ""
+    return f"{hashlib.md5(joined, usedforsecurity=False).hexdigest()}-{len(digests)}"

@@ -118,7 +118,7 @@ def write(settings: Settings, storage: Storage, turn: Turn, *, now: datetime, ru
             backups.begin(ops, manifest)  # from here on the next run could finish what this one does not
             turn.holds()
             upload.commit()
-    if key not in backups.finish(ops, storage):
+    if key not in backups.finish(ops, storage, confirmed=key if upload.confirmed else ""):
         raise JobError(f"{key} is not in bucket {storage.bucket} as it was sent; the backup has no manifest")
     return manifest
 

@@ -213,10 +213,16 @@ def begin(dsn: str, manifest: Manifest) -> None:
         )
 
 
-def finish(dsn: str, storage: Storage) -> tuple[str, ...]:
+def finish(dsn: str, storage: Storage, *, confirmed: str = "") -> tuple[str, ...]:
     """Put every kept manifest beside its object, where that came to be; the keys it was missing from.
 
     Only for whoever has the turn: of a run still at work the object may be there in a moment.
+
+    Args:
+        dsn: Where the manifests are kept.
+        storage: The bucket.
+        confirmed: The key of an object the store has just said to be whole (see `Upload`): it is not asked again, for
+            some read every byte of an object they are asked about.
 
     Raises:
         SourceError: Our own records, or the bucket, could not be asked; what is kept stays kept.
@@ -225,13 +231,17 @@ def finish(dsn: str, storage: Storage) -> tuple[str, ...]:
     with session(dsn, "backups") as connection:
         for row in connection.execute(NAMED["backup_unfinished"].sql).fetchall():
             key = row["key"]
-            stored = storage.head(key)
-            if stored is not None and stored.size == row["bytes"] and storage.head(key + MANIFEST) is None:
+            if (key == confirmed or _is_whole(storage, key, row["bytes"])) and storage.head(key + MANIFEST) is None:
                 text = row["manifest"].encode()
                 storage.put(key + MANIFEST, text, content_type="application/json", overwrite=False)
                 late.append(key)
             connection.execute("SELECT ops.backup_finished(%s)", (key,))
     return tuple(late)
+
+
+def _is_whole(storage: Storage, key: str, size: int) -> bool:
+    stored = storage.head(key)
+    return stored is not None and stored.size == size
 
 
 class Kind(StrEnum):

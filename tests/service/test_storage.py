@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import random
+from typing import Any
 
 import pytest
 from pydantic import SecretStr
@@ -62,6 +63,7 @@ def test_large_upload_whole_or_absent(storage: Storage) -> None:
         upload.commit()
     assert upload.sha256 == hashlib.sha256(NOISE).hexdigest()
     assert upload.size == len(NOISE)
+    assert upload.confirmed
     assert hashlib.sha256(storage.get("big")).hexdigest() == upload.sha256
     with storage.upload("left") as upload:
         upload.write(NOISE)
@@ -70,6 +72,23 @@ def test_large_upload_whole_or_absent(storage: Storage) -> None:
         raise RuntimeError
     assert [one.key for one in storage.list("")] == ["big"]
     assert storage.pending("") == ()
+
+
+@pytest.mark.parametrize("said", [{}, {"ETag": ""}, {"ETag": '"0123456789abcdef0123456789abcdef-3"'}])
+def test_an_upload_is_not_confirmed_by_another_etag(storage: Storage, said: dict[str, str]) -> None:
+    """A store that completes and does not name the digest of the parts' digests has confirmed nothing."""
+    complete = storage.client.complete_multipart_upload
+
+    def answer(**asked: Any) -> Any:
+        complete(**asked)
+        return said
+
+    storage.client.complete_multipart_upload = answer  # type: ignore[method-assign]
+    with storage.upload("big") as upload:
+        upload.write(NOISE)
+        upload.commit()
+    assert not upload.confirmed
+    assert storage.get("big") == NOISE
 
 
 def test_listing_is_complete(storage: Storage) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import gzip
 import random
+from pathlib import Path
 
 import pytest
 
-from opslib.areas.dump import Gzip, RowCounter
+from opslib.areas.dump import BLOCK_BYTES, Dump, Gzip, RowCounter
+from opslib.areas.pg_tools import Tools
 
 HEAD = "\n--\n-- Data for Name: {name}; Type: TABLE DATA; Schema: public; Owner: x\n--\n\n"
 END = "\\.\n\n\n"
@@ -51,3 +54,26 @@ def test_gzip_is_one_member() -> None:
     stream = b"".join(packed.compress(blocks))
     assert gzip.decompress(stream) == b"".join(blocks)
     assert packed.size == sum(map(len, blocks))
+
+
+@pytest.mark.parametrize("roomy", [True, False])
+def test_blocks_are_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, roomy: bool) -> None:
+    """However small and late the pieces come, every block but the last is whole, and nothing is lost at a pause."""
+    if not roomy:  # as a kernel answers whose pipes are all used up
+
+        def refuse(*_: object) -> None:
+            raise PermissionError
+
+        monkeypatch.setattr(fcntl, "fcntl", refuse)
+    content = b"".join(b"%d\n" % n for n in range(500_000))
+    (tmp_path / "content").write_bytes(content)
+    script = tmp_path / "pg_dump"
+    script.write_text(
+        f"#!/bin/sh\nhead -c 5 {tmp_path}/content; sleep 0.1; tail -c +6 {tmp_path}/content | dd bs=4096\n"
+    )
+    script.chmod(0o700)
+    for _ in range(2):
+        with Dump(Tools(tmp_path, "18.4", 18), {"PATH": "/usr/bin:/bin"}) as dump:
+            blocks = list(dump.blocks())
+        assert b"".join(blocks) == content
+        assert {len(block) for block in blocks[:-1]} == {BLOCK_BYTES}
