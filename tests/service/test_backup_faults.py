@@ -20,6 +20,7 @@ from psycopg.conninfo import make_conninfo
 
 from demo.postgres import PostgresServer
 from jobs import backup_database, retention
+from opslib import storage_upload
 from opslib.areas import backups, pg_tools
 from opslib.areas import retention as rules
 from opslib.areas.backups import Kind
@@ -165,6 +166,33 @@ def test_store_gone_after_complete(stage: Stage) -> None:
     assert _unfinished(stage) == 0
 
 
+def test_unconfirmed_is_asked_for(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An object the store confirmed when it was completed is not asked for again; another is, and must be there."""
+    completed: list[str] = []
+    asked: list[str] = []
+
+    def watch(method: str, target: str) -> None:
+        if method == "POST" and "uploadId" in target:
+            completed.append(target)
+        elif method == "HEAD" and completed and ".json" not in target:
+            asked.append(target)
+
+    stage.proxy.before = watch
+    stage.backup()
+    assert (len(completed), asked) == (1, [])
+    stage.storage.delete_many(one.key for one in stage.storage.list(""))  # two in one second would share a key
+    completed.clear()
+    monkeypatch.setattr(storage_upload, "_of_parts", lambda _: "not an ETag")
+    stage.backup()
+    assert len(asked) == 1
+    completed.clear()
+    stage.proxy.rule = lambda method, _: 404 if method == "HEAD" and completed else None
+    with pytest.raises(JobError, match="as it was sent"):
+        stage.backup()
+    stage.calm()
+    assert [one.has_manifest for one in backups.listing(stage.storage)] == [True, False]
+
+
 def test_kept_manifest_of_another_object(stage: Stage) -> None:
     """A manifest kept for an object of another size vouches for nothing; one that is there is not overwritten."""
     made = stage.backup()
@@ -200,7 +228,7 @@ def test_wrong_password(stage: Stage, own_postgres: PostgresServer) -> None:
     stage.proven_after(0)
 
 
-def test_disk_full_at_the_drill(stage: Stage) -> None:
+def test_disk_full_at_the_drill(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """The scratch server cannot grow: the drill fails, says so, is remembered as failed, and leaves nothing."""
     made = stage.backup()
     with tempfile.TemporaryDirectory() as folder:
@@ -211,10 +239,15 @@ def test_disk_full_at_the_drill(stage: Stage) -> None:
             Path(folder, name).write_text(f'#!/bin/sh\n{limit}exec {real.program(name)} "$@"\n')
             Path(folder, name).chmod(0o755)
         Path(folder).chmod(0o755)  # for the account a throw-away server runs under
-        for _ in range(2):
-            with pytest.raises(JobError, match="could not extend file"):
-                stage.drill(OPS_PG_BIN=folder)
-    assert not list(Path(tempfile.gettempdir()).glob("ops-drill-*"))
+        place = Path(folder, "tmp")
+        place.mkdir()
+        place.chmod(0o1777)  # as before
+        with monkeypatch.context() as elsewhere:  # than where other tests' drills are at the same time
+            elsewhere.setattr(tempfile, "tempdir", str(place))
+            for _ in range(2):
+                with pytest.raises(JobError, match="could not extend file"):
+                    stage.drill(OPS_PG_BIN=folder)
+        assert list(place.iterdir()) == []
     check = backups.checks(stage.environment["DATABASE_URL"])[made.key, Kind.DRILL]
     assert not check["ok"]
     assert "could not extend file" in check["error"]
