@@ -33,7 +33,7 @@ from tests.bench.table import show
 
 SMALL, LARGE = 200_000, 2_200_000
 """Rows of `webhook_logs`: 0.2 and 2.2 GB of dump."""
-ROUNDS = 3
+ROUNDS = 5
 ROWS = """
 INSERT INTO webhook_logs ("externalId", "webhookType", payload, signature, "signatureValid", processed, "orderId",
                           "paymentStatus", "createdAt", "updatedAt")
