@@ -18,13 +18,14 @@ from redis.asyncio import RedisCluster
 
 from opslib import redis
 from opslib.areas import queue_state_plain, timed_script
-from opslib.areas.queues import JOB_FIELDS, RIGHTS, Job, Queue, ask, slots
+from opslib.areas.queues import RIGHTS, Job, Queue, ask, slots
 from opslib.errors import SourceError
 
 log = structlog.get_logger()
 
-QUEUES, JOBS = 40, 100  # per script at most: what it can read in that time at best
+QUEUES, JOBS = 40, 150  # per script at most: what it can read in its time at best
 FIXED = 11  # what stands in a row before the jobs
+DUE = ("timestamp", "opts", "processedOn")  # of `Job`'s fields those that say since when a job has been ready
 DELAYED_SCALE = 4096  # a delayed job's score is its due time in ms times this, plus a number for the order
 
 # For each `<queue>:meta` a row: eight counts, paused, worker, score of the next delayed; then the ids of the jobs that
@@ -68,14 +69,14 @@ end
     + timed_script.TIMED
 )
 
-# For each job's key its fields; nil for one that cannot be read.
+# For each job's key those fields; nil for one that cannot be read.
 JOB_SCRIPT = (
     """
 local function read(key)
-  local row = redis.pcall('HMGET', key, JOB_FIELDS)
+  local row = redis.pcall('HMGET', key, DUE)
   return not row.err and row
 end
-""".replace("JOB_FIELDS", ", ".join(f"'{field}'" for field in JOB_FIELDS))
+""".replace("DUE", ", ".join(f"'{field}'" for field in DUE))
     + timed_script.TIMED
 )
 
@@ -182,7 +183,7 @@ class StateReader:
         if unreadable and not last:
             error = next(iter(unreadable.values())).decode("utf-8", "replace")
             raise SourceError(f"Redis lets us read no queue: {error}; its user needs {RIGHTS}")
-        return Reading(_seconds(clock), {queue: each.state for queue, each in last.items()})
+        return Reading(_seconds(clock), {queue: last[queue].state for queue in queues if queue in last})
 
     def _take(self, queue: Queue, row: list[Any]) -> _Last:
         before = self._last.get(queue)
@@ -207,7 +208,7 @@ class StateReader:
             if at is None and (before is None or job not in before.since)
         ]
         for (queue, name), fields in zip(unknown, await self._jobs(unknown), strict=True):
-            job = Job.parse(fields) if isinstance(fields, list) else None
+            job = Job.parse((None, *fields, None)) if isinstance(fields, list) else None
             if job is not None and job.due is not None:
                 each = last[queue]
                 each.since[name] = max(job.due, job.processed_on or 0)
@@ -228,18 +229,16 @@ class StateReader:
         return clock
 
     async def _jobs(self, jobs: Sequence[tuple[Queue, bytes]]) -> list[Any]:
-        """The fields of jobs; no list in the place of one that cannot be read."""
+        """`DUE` of jobs; no list in the place of one that cannot be read."""
         if not jobs:
             return []
         if self._scripts and not isinstance(self._client, RedisCluster):
-            found: list[Any] = []
-            keys = [(queue.key(job), job) for queue, job in jobs]
+            found: list[Any] = [None] * len(jobs)
+            keys = [(queue.key(job), number) for number, (queue, job) in enumerate(jobs)]
             with contextlib.suppress(timed_script.NoScriptsError):
-                await timed_script.run(
-                    self._client, JOB_SCRIPT, [keys], lambda _, fields: found.append(fields), most=JOBS
-                )
+                await timed_script.run(self._client, JOB_SCRIPT, [keys], found.__setitem__, most=JOBS)
                 return found
-        commands = [(queue.key(job), ("HMGET", queue.key(job), *JOB_FIELDS)) for queue, job in jobs]
+        commands = [(queue.key(job), ("HMGET", queue.key(job), *DUE)) for queue, job in jobs]
         return await ask(self._client, commands)
 
 

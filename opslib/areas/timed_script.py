@@ -1,8 +1,8 @@
 """Read-only scripts over many keys that watch their time, so that none holds the server for long.
 
 How long a key takes nobody knows beforehand: what was read just before is at hand, what was not is three times as slow.
-So a script stops by itself, and what it did not get to the next one reads. They go out one by one: Redis answers nobody
-until it is through with all that came at once, and between two scripts it answers others.
+So a script stops by itself, and what it did not get to the next one reads. Two go out at once, no more: Redis answers
+nobody else until it is through with all that came at once.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from opslib import redis
 from opslib.areas.queues import Command, Turns, ask_in_turns
 
 LIMIT = 370  # µs of reading; with its beginning and its answer a script holds the server for less than 0.5 ms
+AT_ONCE = 2  # scripts
 UNTIMED = 18  # keys per script where the server tells no time
 
 # What every script ends in; before it stands a function `read(key)`. Answers the server's time as the script began (nil
@@ -66,8 +67,8 @@ async def run(
         client: From `connect`.
         script: It ends in `TIMED`.
         groups: Things by their keys; the keys of a group may stand in one command.
-        take: Given each thing and what the script says of it, while the server works at the next.
-        most: Keys at once, whatever the time.
+        take: Given each thing and what the script says of it, in no certain order, while the server works at the next.
+        most: Keys per script, whatever the time.
 
     Returns:
         The server's time as TIME says it; None where it is hidden.
@@ -93,42 +94,50 @@ class _Work(Generic[T]):
         self._take = take
         self._most = most
         self._to_do = deque(groups)
+        self._together = len(self._to_do) == 1
         self._asked: deque[Sequence[tuple[bytes, T]]] = deque()
 
     def turns(self) -> Turns:
         while self._to_do:
             turn = self._turn()
             self._asked.extend(turn)
-            answers = yield [self._command(group[: self._most]) for group in turn]
-            for group, answer in zip(turn, answers, strict=True):
-                self._put_back(group, answer)
+            answers = yield [self._command(things) for things in turn]
+            for things, answer in zip(turn, answers, strict=True):
+                self._put_back(things, answer)
 
     def tell(self, answer: Any) -> None:
-        group = self._asked.popleft()
+        asked = self._asked.popleft()
         if isinstance(answer, NoScriptError):
             return
         clock, *rows = answer
         self.clock = self.clock or clock
-        for (_, thing), row in zip(group, rows, strict=False):
+        for (_, thing), row in zip(asked, rows, strict=False):
             self._take(thing, row)
 
     def _turn(self) -> list[Sequence[tuple[bytes, T]]]:
-        """Whose turn it is: one large group, or several small ones (in a cluster, those of a slot)."""
+        """What goes out next: two parts of a large group, or several small groups (in a cluster, those of a slot)."""
         turn: list[Sequence[tuple[bytes, T]]] = []
-        room = self._most
-        while self._to_do and (not turn or len(self._to_do[0]) <= room):
-            turn.append(self._to_do.popleft())
+        room = AT_ONCE * self._most
+        while self._to_do and room > 0:
+            group = self._to_do.popleft()
+            turn.append(group[: self._most])
             room -= len(turn[-1])
+            if rest := group[self._most :]:
+                self._to_do.appendleft(rest)
         return turn
 
     def _command(self, things: Sequence[tuple[bytes, T]]) -> tuple[bytes, Command]:
         return things[0][0], (*self._how, len(things), *[key for key, _ in things], LIMIT)
 
-    def _put_back(self, group: Sequence[tuple[bytes, T]], answer: Any) -> None:
+    def _put_back(self, things: Sequence[tuple[bytes, T]], answer: Any) -> None:
         if isinstance(answer, NoScriptError):
             self._how = ("EVAL_RO", self._script)  # the server is new
-            self._to_do.appendleft(group)
+            rest = things
         elif isinstance(answer, ResponseError):
             raise NoScriptsError from answer
-        elif rest := group[len(answer) - 1 :]:
+        else:
+            rest = things[len(answer) - 1 :]
+        if rest and self._together and self._to_do:
+            self._to_do[0] = [*rest, *self._to_do[0]]
+        elif rest:
             self._to_do.appendleft(rest)
