@@ -144,7 +144,8 @@ class Handler(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         if self._may():
             self.server.said.append(body)
-            self.server.items = [*body["items"], {"role": "Viewer", "permission": 1, "inherited": True}]
+            above = [{"role": "Viewer", "permission": 2, "inherited": True}, {"role": "Admin", "permission": 4}]
+            self.server.items = [*body["items"], *above]
             self._answer(200, {"message": "Folder permissions updated"})
 
     def _may(self) -> bool:
