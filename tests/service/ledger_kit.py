@@ -13,6 +13,8 @@ import psycopg
 from psycopg.types.json import Jsonb
 
 from opslib.areas.ledger import Family, Ledger
+from opslib.checkpoint import Checkpoint
+from opslib.errors import CheckpointHeldError
 from opslib.postgres import Database
 
 WEBHOOK = Family("webhook", since="webhook_since", history="webhook_history", slice="webhook_slice")
@@ -110,3 +112,13 @@ async def flow(dsn: str, chance: random.Random, until: asyncio.Event) -> None:
                     await asyncio.sleep(0.002)
         except psycopg.Error:
             await asyncio.sleep(0.05)
+
+
+async def loaded(checkpoint: Checkpoint) -> None:
+    """Load it as soon as whoever had it is gone from the server too, which takes a moment after they hung up."""
+    async with asyncio.timeout(60):
+        while True:
+            try:
+                return await checkpoint.load()
+            except CheckpointHeldError:
+                await asyncio.sleep(0.05)

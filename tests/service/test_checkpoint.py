@@ -14,6 +14,7 @@ from opslib.contract import migrate
 from opslib.errors import CheckpointHeldError, SourceError
 from opslib.spec import Counter
 from opslib.tally import Tally
+from tests.service.ledger_kit import loaded
 
 JOBS = Counter("test_jobs_total", "Jobs.", ("queue",))
 
@@ -29,20 +30,10 @@ def count(tally: Tally) -> float:
     return sum(sample.value[0] for sample in tally.samples())
 
 
-async def taken(checkpoint: Checkpoint) -> None:
-    """Load it as soon as whoever had it is gone from the server too, which takes a moment after they hung up."""
-    async with asyncio.timeout(60):
-        while True:
-            try:
-                return await checkpoint.load()
-            except CheckpointHeldError:
-                await asyncio.sleep(0.05)
-
-
 async def saved(database: str) -> tuple[dict[str, Any], float]:
     """Position and count that the next exporter finds."""
     checkpoint, tally = make(database)
-    await taken(checkpoint)
+    await loaded(checkpoint)
     await checkpoint.close()
     return checkpoint.position, count(tally)
 
@@ -61,7 +52,7 @@ async def test_a_new_exporter_goes_on_where_the_old_one_saved(database: str) -> 
     await first.close()  # killed before it could save
 
     second, again = make(database)
-    await taken(second)
+    await loaded(second)
     assert (second.position, count(again)) == ({"a": "1-0"}, 1)
     again.add(JOBS, "a", amount=5)
     second.move("b", "9-0")
@@ -69,7 +60,7 @@ async def test_a_new_exporter_goes_on_where_the_old_one_saved(database: str) -> 
     await second.close()
 
     third, last = make(database)
-    await taken(third)
+    await loaded(third)
     assert (third.position, count(last)) == ({"a": "1-0", "b": "9-0"}, 6)
     await third.close()
 
@@ -82,7 +73,7 @@ async def test_two_exporters_of_one_name_are_refused(database: str) -> None:
     with pytest.raises(CheckpointHeldError, match="OPS_EXPORTER_NAME"):
         await second.load()
     await first.close()
-    await taken(second)
+    await loaded(second)
     await second.close()
 
 
@@ -114,7 +105,7 @@ async def test_one_that_was_overtaken_gives_up_what_it_had(database: str) -> Non
     await first.load()
     await first.close()
     other, others = make(database)
-    await taken(other)
+    await loaded(other)
     others.add(JOBS, "a", amount=3)
     other.move("a", "3-0")
     await other.save()
@@ -123,7 +114,7 @@ async def test_one_that_was_overtaken_gives_up_what_it_had(database: str) -> Non
     with pytest.raises(CheckpointHeldError):
         await first.save()
     await other.close()
-    await taken(first)
+    await loaded(first)
     assert (first.position, count(tally)) == ({"a": "3-0"}, 3)
     await first.close()
 

@@ -28,7 +28,7 @@ from opslib.contract import contract, migrate
 from opslib.errors import SourceError
 from opslib.spec import Counter
 from opslib.tally import Tally
-from tests.service.ledger_kit import counted, decide, flow, insert, ledger, truth
+from tests.service.ledger_kit import counted, decide, flow, insert, ledger, loaded, truth
 
 ROOT = Path(__file__).parents[2]
 JOBS = Counter("test_jobs_total", "Jobs.", ("queue",))
@@ -297,7 +297,7 @@ async def test_the_store_away_for_a_long_stretch_of_traffic(own_postgres: Postgr
     await checkpoint.close()
     after = Tally((JOBS,), durable_only=True)
     again = Checkpoint("test", dsn, after)
-    await again.load()
+    await loaded(again)
     assert {sample.labels: sample.value for sample in after.samples()} == {
         (f"queue-{n}",): (50_000.0,) for n in range(4)
     }
