@@ -6,6 +6,7 @@ never there, as with `removeOnComplete`: what is not read from the stream in tim
 
 from __future__ import annotations
 
+import random
 import sys
 import threading
 import time
@@ -100,6 +101,7 @@ class Producer:
     def run(self, rate: float, *, jobs: int, over: threading.Event) -> Truth:
         """Run jobs, `rate` of them a second, until there were `jobs` or it is `over`."""
         each = jobs // len(self._names)
+        chance = random.Random(7)  # an event's time is whole ms: at even ticks all would be cut off alike
         made, tick, began = 0, 0, time.time()
         while (made < each and not over.is_set()) or self._batches:
             due = 0 if over.is_set() else min(each, int((time.time() - began) * rate / len(self._names)))
@@ -108,7 +110,7 @@ class Producer:
                 made = due
             self._turn()
             tick += 1
-            time.sleep(max(0.0, began + tick * TICK - time.time()))
+            time.sleep(max(0.0, began + (tick + chance.random()) * TICK - time.time()))
         self.truth.took = time.time() - began
         return self.truth
 
