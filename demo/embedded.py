@@ -41,7 +41,7 @@ OPSCTL = (sys.executable, "-m", "opsctl.cli")
 ROOT = Path(__file__).parents[1]
 
 LEDGER = {
-    "OPS_LEDGER_SETTLE_SECONDS": "2",
+    "OPS_LEDGER_SETTLE_SECONDS": "6",
     "OPS_LEDGER_REFRESH_SECONDS": "2",
     "OPS_LEDGER_GAUGES_SECONDS": "5",
 }

@@ -23,7 +23,7 @@ PROCESSING = {"success": False, "message": "Processing"}
 BAD_SIGNATURE = {"success": False, "error": "Invalid webhook signature"}
 
 PROCESSING_SECONDS = 1.5
-"""An IPN still undecided at this age is left so, as if its processing hung. Below the demo's settle delay of two
+"""An IPN still undecided at this age is left so, as if its processing hung. Below the demo's settle delay of six
 seconds, with room for a busy machine, so that no row is decided in the very moment it is counted."""
 
 
