@@ -20,6 +20,8 @@ from opslib.storage import Place, Storage
 from tests.service.faulty_proxy import FaultyProxy, faulty_proxy
 
 SOURCE = "backup_source"
+PATIENCE = 60.0
+"""Longer than a store on a busy machine takes for a part; who waits for the silence itself takes less."""
 PART = 5 * 1024 * 1024  # the least R2 takes, so that a small database makes several
 
 
@@ -47,12 +49,17 @@ def source(postgres_server: PostgresServer, ops_template: str) -> Iterator[str]:
 
 
 class Stage:
-    """One bucket behind a proxy, one database, and runs of the jobs."""
+    """One bucket behind a proxy, one database, and runs of the jobs.
+
+    Attributes:
+        patience: Seconds of silence after which a run takes a request for failed.
+    """
 
     def __init__(self, place: Place, proxy: FaultyProxy, source: str) -> None:
         self.place = place
         self.proxy = proxy
         self.storage = Storage(place)
+        self.patience = PATIENCE
         self.environment = {
             "DATABASE_URL": source,
             "R2_ENDPOINT": proxy.endpoint,
@@ -100,17 +107,19 @@ class Stage:
 
 
 def stage(s3: Place, source: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
-    """The three servers in turn; a request fails after a second of silence and is made twice; parts are small."""
+    """The three servers in turn; a request is made twice; parts are small."""
     monkeypatch.setattr(storage_upload, "PART_BYTES", PART)
     place = Storage.of.__func__  # type: ignore[attr-defined]
 
-    def hasty(kind: type[Storage], given: Settings) -> Storage:
-        made: Storage = place(kind, given)
-        return kind(dataclasses.replace(made.place, region=s3.region), timeout=1, attempts=2)
-
-    monkeypatch.setattr(Storage, "of", classmethod(hasty))
     with faulty_proxy(s3.endpoint) as proxy:
-        yield Stage(s3, proxy, source)
+        made = Stage(s3, proxy, source)
+
+        def hasty(kind: type[Storage], given: Settings) -> Storage:
+            named: Storage = place(kind, given)
+            return kind(dataclasses.replace(named.place, region=s3.region), timeout=made.patience, attempts=2)
+
+        monkeypatch.setattr(Storage, "of", classmethod(hasty))
+        yield made
 
 
 @contextmanager
@@ -121,7 +130,7 @@ def held(stage: Stage, part: str) -> Iterator[threading.Event]:
     def wait(method: str, target: str) -> None:
         if method == "PUT" and part in target:
             reached.set()
-            go.wait(20)
+            go.wait(PATIENCE)
 
     stage.proxy.before = wait
     failures: list[BaseException] = []
@@ -135,7 +144,7 @@ def held(stage: Stage, part: str) -> Iterator[threading.Event]:
     thread = threading.Thread(target=run)
     thread.start()
     try:
-        assert reached.wait(20)
+        assert reached.wait(PATIENCE)
         yield go
     finally:
         go.set()

@@ -27,7 +27,7 @@ from opslib.areas.backups import Kind
 from opslib.errors import CancelledError, JobError, SourceError, StorageError
 from opslib.settings import Settings
 from opslib.spec import NoParams
-from opslib.storage import Place, Storage
+from opslib.storage import Place
 from tests.service import backup_kit, s3_kit
 from tests.service.backup_kit import Stage, held
 
@@ -84,6 +84,8 @@ def test_dump_cut_short_with_success(stage: Stage, tmp_path: Path) -> None:
 def test_part_fails(stage: Stage, fault: int | str) -> None:
     """A part is answered with 500, 503, or not at all: repeated; if that is no help, given up without a trace."""
     failed: list[str] = []
+    if fault == "silence":
+        stage.patience = 5
 
     def once(_: str, target: str) -> int | str | None:
         if "partNumber=2" in target and not failed:
@@ -309,11 +311,6 @@ def test_retention_races_an_upload(stage: Stage, source: str, moment: str, monke
     It leaves alone what a running backup writes. A store that lies about when an upload began (moto: 2010) loses it
     the upload, and that is no success.
     """
-
-    def patient(kind: type[Storage], _: Settings) -> Storage:
-        return kind(dataclasses.replace(stage.place, endpoint=stage.proxy.endpoint), timeout=20)
-
-    monkeypatch.setattr(Storage, "of", classmethod(patient))
     monkeypatch.setattr(rules, "YOUNG", timedelta(days=-2))
     merciless = dataclasses.replace(retention.Policy(), stale=timedelta(seconds=-60))
     monkeypatch.setattr(retention, "Policy", lambda **_: merciless)
