@@ -39,6 +39,7 @@ class World:
     Attributes:
         truth: What really happened in it.
         opened: When it began, Unix seconds.
+        yesterdays: Ids of the orders placed before anybody counted.
     """
 
     truth: Truth
@@ -50,6 +51,7 @@ class World:
     kinguin: Kinguin
     resend: Resend
     opened: float = field(default_factory=time.time)
+    yesterdays: frozenset[str] = frozenset()
 
     async def live_yesterday(self) -> None:
         """Every kind of story but those of the queues, as if it had happened long before anybody counted.
@@ -62,6 +64,7 @@ class World:
         await Traffic(self.stories, self.truth, per_second=50).tell_all()
         self.stories.queues, self.stories.counted = queues, counted
         await self.shop.age(YESTERDAY_SECONDS)
+        self.yesterdays = frozenset(self.shop.orders)
         await self.app.restart()
         for of in list(self.truth.counters):
             if of[0] in FORGOTTEN or (of[0] == "bitloot_webhook_total" and of[1] in TRACELESS):
