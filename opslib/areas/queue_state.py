@@ -216,7 +216,7 @@ class StateReader:
 
     async def _rows(self, queues: Sequence[Queue], take: Callable[[Queue, Any], None]) -> Any:
         """Give `take` per queue a row, None if it is gone, or an error's text; returns the server's time."""
-        if self._scripts:
+        if self._scripts and queues:  # without any it is asked for its time all the same: is it there?
             groups = [[(queue.key(b"meta"), queue) for queue in together] for together in slots(self._client, queues)]
             try:
                 return await timed_script.run(self._client, QUEUE_SCRIPT, groups, take, most=QUEUES)

@@ -13,7 +13,7 @@ from redis import Redis
 
 from demo.postgres import PostgresServer
 from demo.processes import private_directory, wait_until
-from demo.redis import redis_server
+from demo.redis import RedisServer, redis_server
 from opslib.contract import migrate
 from tests.bench.event_producer import Truth, produce
 from tests.service.queue_kit import Seeded, completed, running, sentinel
@@ -47,6 +47,16 @@ async def test_fail_over_to_an_empty_replica(debian_redis: Path, database: str) 
             assert page.get("bitloot_queue_events_lost_total", queue="q") == 0, "nobody can say how many"
             await asyncio.sleep(0.5)
             assert completed(await exporter.page(), "q") == 23
+
+
+async def test_redis_hung_at_the_start(own_redis: RedisServer) -> None:
+    """No queue is known, so there is nothing to read: it is asked whether it is there all the same."""
+    with own_redis.paused():
+        async with running(own_redis.url) as exporter:
+            for _ in range(3):
+                assert not (await exporter.page()).up
+    async with running(own_redis.url) as exporter:
+        await exporter.until(lambda page: page.up)
 
 
 async def test_redis_loading(debian_redis: Path, database: str) -> None:
