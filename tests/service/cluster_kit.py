@@ -23,8 +23,8 @@ from tests.service.attempt_jobs import Params
 
 TIMING = replace(short_node.TIMING, worker_silent=45, watch=1, sweep=5)
 """Silence is as long as in production: nobody seems dead because the machine is busy."""
-BY_WORD = replace(TIMING, poll=600, watch=600)
-"""Nobody asks: what was queued or cancelled is learned from a notification, or never."""
+BY_WORD = replace(TIMING, poll=600)
+"""Nobody asks for work: what was queued is learned from a notification, or never."""
 WAIT = 60.0
 Rows = list[dict[str, Any]]
 
