@@ -48,6 +48,7 @@ CONCURRENCY = 4
 """Runs at once of a queue nobody said otherwise about."""
 APPLICATION = "opsctl jobs"
 _CONNECTIONS = 6
+_CANCEL_AGAIN = 2.0  # seconds; longer than anything tidies up
 _ARCHIVED = timedelta(days=30)  # beyond their age limit, in which the job `cleanup` archives runs before they go
 _NO_REMEDY = ("42", "3F")  # SQLSTATE classes: no such function, schema or right; waiting does not help
 
@@ -285,8 +286,9 @@ async def _until(stop: asyncio.Event, tasks: Iterable[asyncio.Task[Any]]) -> Non
 
 
 async def _cancel(tasks: Iterable[asyncio.Task[Any]]) -> None:
-    tasks = list(tasks)
-    for task in tasks:
-        task.cancel()
-    if tasks:
-        await asyncio.wait(tasks)
+    """End them; told again if need be: `wait_for` of Python 3.11, which the pool uses, may swallow a cancellation."""
+    pending = set(tasks)
+    while pending:
+        for task in pending:
+            task.cancel()
+        _, pending = await asyncio.wait(pending, timeout=_CANCEL_AGAIN)

@@ -212,3 +212,21 @@ async def test_told_to_leave_at_the_moment_work_comes(cluster: Cluster) -> None:
         pulling.cancel()
         await worker.drain(0)
         await database.close()
+
+
+async def test_told_to_leave_and_not_heard() -> None:
+    """A loop that swallows its cancellation, as the pool does at the moment it has a connection, is told again."""
+    swallowed = []
+
+    async def deaf() -> None:
+        try:
+            await asyncio.sleep(600)
+        except asyncio.CancelledError:
+            swallowed.append(True)
+            await asyncio.sleep(600)
+
+    task = asyncio.create_task(deaf())
+    await asyncio.sleep(0)
+    await asyncio.wait_for(runner._cancel([task]), WAIT)
+    assert swallowed
+    assert task.cancelled()
