@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
+from opslib import storage_copy
 from opslib.errors import ConfigError, JobError, StorageError
 from opslib.run import Run
 from opslib.settings import Settings
@@ -213,7 +214,7 @@ class Replication:
 
     def _copy(self, original: Object) -> None:
         try:
-            copy = self._target.copy_from(self._source, original.key, self._prefix + original.key)
+            copy = storage_copy.copy(self._source, original.key, self._target, self._prefix + original.key)
             self._verify(original, copy)
         except MissingObjectError:
             with self._lock:

@@ -33,15 +33,11 @@ from opslib.storage_errors import (
 if TYPE_CHECKING:
     from types_boto3_s3.client import S3Client
 
-    from opslib.storage_upload import Upload
-
 READ_BYTES = 1024 * 1024  # a read yields at a time, at most
 RESUMES = 3
 """How often one read goes on where its connection broke."""
 DELETE_BATCH = 1000
 """Keys one DeleteObjects takes."""
-COPY_BYTES = 512 * 1024 * 1024
-"""Above this a copy goes through us: the store would be silent for longer than a request may be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,20 +278,6 @@ class Storage:
                 **condition,
             )
 
-    def upload(self, key: str, *, content_type: str = "application/octet-stream", expected: int = 0) -> Upload:
-        """Write a large object; `expected` is the most bytes it may have, if anybody knows.
-
-        A context manager: what is not committed in the block is aborted::
-
-            with storage.upload(key) as upload:
-                for chunk in chunks:
-                    upload.write(chunk)
-                upload.commit()
-        """
-        from opslib.storage_upload import Upload  # noqa: PLC0415 - it stands on this module
-
-        return Upload(self, key, content_type=content_type, expected=expected)
-
     def delete(self, key: str) -> None:
         """Delete an object; none of that key is as good.
 
@@ -322,36 +304,6 @@ class Storage:
                 key, code = failed[0].get("Key", ""), failed[0].get("Code", "")
                 raise refused(f"delete {key} and {len(failed) - 1} more", self.bucket, code)
         return len(wanted)
-
-    def copy_from(self, source: Storage, source_key: str, key: str) -> Object:
-        """Copy one object here: by the store itself within one account, else through us; what it is here.
-
-        Raises:
-            MissingObjectError: The source is not there.
-            StorageError: The copy did not come about, or has another size.
-        """
-        before = source.head(source_key)
-        if before is None:
-            raise MissingObjectError(f"copy {source_key}: bucket {source.bucket} holds no such object")
-        ours, theirs = self.place, source.place
-        same = (ours.endpoint, ours.access_key_id) == (theirs.endpoint, theirs.access_key_id)
-        if same and before.size <= COPY_BYTES:
-            with self.calling("copy", key):
-                self.client.copy_object(
-                    Bucket=self.bucket,
-                    Key=key,
-                    CopySource={"Bucket": source.bucket, "Key": source_key},
-                    CopySourceIfMatch=f'"{before.etag}"',
-                )
-        else:
-            with self.upload(key, expected=before.size) as upload:
-                for chunk in source.read(source_key):
-                    upload.write(chunk)
-                upload.commit(overwrite=True)
-        after = self.head(key)
-        if after is None or after.size != before.size:
-            raise StorageError(f"copy {key}: bucket {self.bucket} does not hold what was copied; try again")
-        return after
 
     def pending(self, prefix: str) -> tuple[PendingUpload, ...]:
         """Every unfinished multipart upload below `prefix`.

@@ -32,7 +32,20 @@ IN_FLIGHT = 3
 
 
 class Upload:
-    """See `Storage.upload`.
+    """Writes a large object.
+
+    A context manager: what is not committed in the block is aborted::
+
+        with Upload(storage, key) as upload:
+            for chunk in chunks:
+                upload.write(chunk)
+            upload.commit()
+
+    Args:
+        storage: The bucket.
+        key: What it will be.
+        content_type: Its type.
+        expected: The most bytes it may have; 0: nobody knows.
 
     Attributes:
         size: Bytes written so far.
@@ -40,7 +53,9 @@ class Upload:
             Not every store does; of what is not confirmed, ask `Storage.head`.
     """
 
-    def __init__(self, storage: Storage, key: str, *, content_type: str, expected: int) -> None:
+    def __init__(
+        self, storage: Storage, key: str, *, content_type: str = "application/octet-stream", expected: int = 0
+    ) -> None:
         self.size = 0
         self.confirmed = False
         self._storage = storage

@@ -9,6 +9,7 @@ import click
 
 from jobs.replicate_objects import COPIES, pairs, target_of
 from opsctl.actions import Role, Severity, action
+from opslib import storage_copy
 from opslib.guard import Act
 from opslib.storage import Object, Storage
 
@@ -38,7 +39,7 @@ def restore(act: Act) -> None:
     act.plan(source.place.bucket, f"put {len(lost)} objects back ({size / 1e6:.1f} MB)", *shown, *more)
 
     def put_back(replica: Object) -> int:
-        return source.copy_from(replicas, replica.key, replica.key.removeprefix(prefix)).size
+        return storage_copy.copy(replicas, replica.key, source, replica.key.removeprefix(prefix)).size
 
     with act.go(), ThreadPoolExecutor(COPIES) as threads:
         done = sum(threads.map(put_back, lost))

@@ -21,6 +21,7 @@ from opslib.areas.queries import NAMED
 from opslib.errors import JobError
 from opslib.session import Connection
 from opslib.storage import Storage
+from opslib.storage_upload import Upload
 
 PREFIX = "archive/"
 PAGE = 500
@@ -151,7 +152,7 @@ class Archive:
         """Write what is left of a day; its digest, or None when nothing is left."""
         packer = isal_zlib.compressobj(1, isal_zlib.DEFLATED, _GZIP)
         rows = 0
-        with self._storage.upload(key, content_type="application/gzip") as upload:
+        with Upload(self._storage, key, content_type="application/gzip") as upload:
             for lines in source.pages(day):
                 rows += len(lines)
                 upload.write(packer.compress("".join(f"{line}\n" for line in lines).encode()))

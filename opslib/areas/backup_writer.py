@@ -22,6 +22,7 @@ from opslib.errors import JobError
 from opslib.session import session
 from opslib.settings import Settings
 from opslib.storage import Storage
+from opslib.storage_upload import Upload
 
 Progress = Callable[[int, int], None]
 """Told the bytes dumped so far and the size of the database; raises to stop."""
@@ -82,7 +83,7 @@ def write(settings: Settings, storage: Storage, turn: Turn, *, now: datetime, ru
         for left in backups.finish(ops, storage):
             structlog.get_logger().warning("backup.finished_late", key=left)
         key = _free_key(storage, now, encrypted=recipients is not None)
-        with storage.upload(key, content_type="application/gzip", expected=source.size) as upload:
+        with Upload(storage, key, content_type="application/gzip", expected=source.size) as upload:
 
             def blocks() -> Iterator[bytes]:
                 yield _roles(source.roles)

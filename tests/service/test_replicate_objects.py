@@ -14,6 +14,7 @@ from demo.processes import private_directory
 from demo.s3 import s3_server
 from jobs import replicate_objects
 from jobs.replicate_objects import JOB, Params, Result
+from opslib import storage_copy
 from opslib.errors import CancelledError, JobError, StorageError
 from opslib.storage import Place, Storage
 from tests.service import s3_kit
@@ -99,16 +100,16 @@ def test_deletes_only_when_told(s3: Place, storage: Storage) -> None:
 
 def test_one_object_that_fails(s3: Place, storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
     """The others are copied, the run fails with its name, the next copies that one alone; vanished is no failure."""
-    real = Storage.copy_from
+    real = storage_copy.copy
 
-    def copy(self: Storage, source: Storage, source_key: str, key: str) -> Any:
+    def copy(source: Storage, source_key: str, target: Storage, key: str) -> Any:
         if "/05/" in key:
             raise StorageError(f"copy {source_key}: it is cursed")
         if "/06/" in key:
             source.delete(source_key)
-        return real(self, source, source_key, key)
+        return real(source, source_key, target, key)
 
-    monkeypatch.setattr(Storage, "copy_from", copy)
+    monkeypatch.setattr(storage_copy, "copy", copy)
     with pytest.raises(
         JobError, match=r"1 of 20 objects could not be copied, 18 were; the first: copy orders/05/key\.txt"
     ):
@@ -121,16 +122,16 @@ def test_one_object_that_fails(s3: Place, storage: Storage, monkeypatch: pytest.
 @pytest.mark.usefixtures("storage")
 def test_other_bytes_are_no_copy(s3: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """A store that says it copied and holds something else of that length is found out."""
-    real = Storage.copy_from
+    real = storage_copy.copy
 
-    def copy(self: Storage, source: Storage, source_key: str, key: str) -> Any:
-        copied = real(self, source, source_key, key)
+    def copy(source: Storage, source_key: str, target: Storage, key: str) -> Any:
+        copied = real(source, source_key, target, key)
         if "/05/" in key:
-            self.put(key, b"x" * copied.size)
-            return self.head(key)
+            target.put(key, b"x" * copied.size)
+            return target.head(key)
         return copied
 
-    monkeypatch.setattr(Storage, "copy_from", copy)
+    monkeypatch.setattr(storage_copy, "copy", copy)
     with pytest.raises(JobError, match="the replica holds other bytes"):
         replicate(s3)
 
@@ -140,7 +141,7 @@ def test_cancelled_and_hung(s3: Place, storage: Storage, monkeypatch: pytest.Mon
     with pytest.raises(CancelledError):
         replicate(s3, run={"is_cancelled": lambda: True})
     monkeypatch.setattr(replicate_objects, "FAILURES", 3)
-    monkeypatch.setattr(Storage, "copy_from", lambda *_: (_ for _ in ()).throw(StorageError("no answer")))
+    monkeypatch.setattr(storage_copy, "copy", lambda *_: (_ for _ in ()).throw(StorageError("no answer")))
     with pytest.raises(JobError, match="could not be copied"):
         replicate(s3)
     monkeypatch.undo()

@@ -18,7 +18,7 @@ from opslib.areas.backups import MANIFEST, Check, Kind, Manifest, key_for, remem
 from opslib.areas.retention import IncompleteError, NothingProvenError, TooMuchError
 from opslib.errors import StorageError
 from opslib.storage import Place, Storage
-from opslib.storage_upload import PART_BYTES
+from opslib.storage_upload import PART_BYTES, Upload
 from tests.service import s3_kit
 from tests.service.job_kit import a_run
 
@@ -150,7 +150,7 @@ def test_orphans_and_abandoned_uploads_go(
     storage = Storage(s3)
     key = back_up(storage, env["DATABASE_URL"], 3)
     storage.delete(key)
-    upload = storage.upload(key_for(NOW, encrypted=False, first=False))
+    upload = Upload(storage, key_for(NOW, encrypted=False, first=False))
     upload.write(b"x" * (2 * PART_BYTES + 1))  # some parts are sent, and then its process is killed
     while not storage.pending("backups/"):
         pass

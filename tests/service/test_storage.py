@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
+from opslib import storage_copy
 from opslib.errors import StorageError
 from opslib.storage import Place, Storage
 from opslib.storage_errors import IncompleteListingError, MissingObjectError, ObjectExistsError
-from opslib.storage_upload import PART_BYTES
+from opslib.storage_upload import PART_BYTES, Upload
 from tests.service.faulty_proxy import faulty_proxy
 
 NOISE = random.Random(4).randbytes(2 * PART_BYTES + 12_345)
@@ -48,7 +49,7 @@ def test_nothing_is_overwritten_unasked(storage: Storage) -> None:
     storage.put("a", b"first", overwrite=False)
     with pytest.raises(ObjectExistsError):
         storage.put("a", b"second", overwrite=False)
-    with pytest.raises(ObjectExistsError), storage.upload("a") as upload:  # noqa: PT012 - a block is what it takes
+    with pytest.raises(ObjectExistsError), Upload(storage, "a") as upload:  # noqa: PT012 - a block is what it takes
         upload.write(b"second")
         upload.commit()
     assert storage.get("a") == b"first"
@@ -56,7 +57,7 @@ def test_nothing_is_overwritten_unasked(storage: Storage) -> None:
 
 def test_large_upload_whole_or_absent(storage: Storage) -> None:
     """Committed: there with its digest. Not committed, or failed: neither object nor parts."""
-    with storage.upload("big") as upload:
+    with Upload(storage, "big") as upload:
         for at in range(0, len(NOISE), 700_001):
             upload.write(NOISE[at : at + 700_001])
         assert storage.head("big") is None
@@ -65,9 +66,9 @@ def test_large_upload_whole_or_absent(storage: Storage) -> None:
     assert upload.size == len(NOISE)
     assert upload.confirmed
     assert hashlib.sha256(storage.get("big")).hexdigest() == upload.sha256
-    with storage.upload("left") as upload:
+    with Upload(storage, "left") as upload:
         upload.write(NOISE)
-    with pytest.raises(RuntimeError), storage.upload("failed") as upload:  # noqa: PT012 - a block is what it takes
+    with pytest.raises(RuntimeError), Upload(storage, "failed") as upload:  # noqa: PT012 - a block is what it takes
         upload.write(NOISE)
         raise RuntimeError
     assert [one.key for one in storage.list("")] == ["big"]
@@ -84,7 +85,7 @@ def test_an_upload_is_not_confirmed_by_another_etag(storage: Storage, said: dict
         return said
 
     storage.client.complete_multipart_upload = answer  # type: ignore[method-assign]
-    with storage.upload("big") as upload:
+    with Upload(storage, "big") as upload:
         upload.write(NOISE)
         upload.commit()
     assert not upload.confirmed
@@ -137,13 +138,13 @@ def test_broken_read_is_resumed(storage: Storage) -> None:
 def test_copy(storage: Storage, strict_r2: Place) -> None:
     """Within the store and from another account; what is missing is said."""
     storage.put("a", b"content")
-    assert storage.copy_from(storage, "a", "b").size == 7
+    assert storage_copy.copy(storage, "a", storage, "b").size == 7
     elsewhere = Storage(strict_r2)
     elsewhere.put("far", NOISE)
-    assert storage.copy_from(elsewhere, "far", "near").size == len(NOISE)
+    assert storage_copy.copy(elsewhere, "far", storage, "near").size == len(NOISE)
     assert storage.get("near") == NOISE
     with pytest.raises(MissingObjectError):
-        storage.copy_from(elsewhere, "nothing", "near")
+        storage_copy.copy(elsewhere, "nothing", storage, "near")
 
 
 def test_wrong_secret_and_no_server(strict_r2: Place, rclone_s3: Place) -> None:

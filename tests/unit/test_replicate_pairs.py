@@ -88,7 +88,7 @@ CHILD = """
 import resource, sys
 from datetime import UTC, datetime
 from jobs.replicate_objects import Replication
-from opslib import settings
+from opslib import settings, storage_copy
 from opslib.run import Run
 from opslib.storage import Object
 THEN = datetime(2026, 1, 1, tzinfo=UTC)
@@ -98,10 +98,10 @@ class Fake:
         for at in range(0, int(sys.argv[1]), 1000):
             yield tuple(Object(f"{self.prefix}orders/{n:08}/key.txt", 40, f"{n:032x}", THEN)
                         for n in range(at, at + 1000) if n % self.step)
-    def copy_from(self, source, source_key, key):
-        return Object(key, 40, f"{int(source_key.split('/')[1]):032x}", THEN)
     def head(self, key):
         return Object(key, 40, f"{int(key.split('/')[1]):032x}", THEN)
+storage_copy.copy = lambda source, source_key, target, key: Object(
+    key, 40, f"{int(source_key.split('/')[1]):032x}", THEN)
 run = Run(1, "x", settings.load({}), None, 1, "schedule", lambda _: None, lambda: False)
 replication = Replication(Fake("", 10**9), Fake("to/", 100), "to/", run)
 replication.copy("orders/")
