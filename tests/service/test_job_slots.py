@@ -207,3 +207,20 @@ def test_declaring_is_no_ones_but_jobs(owner: psycopg.Connection) -> None:
     ).fetchone()
     assert rights == (False, True)
     owner.execute("SELECT ops.job_declare(%s, 'me', true)", (Jsonb([]),))
+
+
+async def test_who_runs_one_by_hand_declares_nothing_anew(store: Store, owner: psycopg.Connection) -> None:
+    """An operator's host has other settings: what a node declared stands, and no slot is lost; a new one is written."""
+    job = HOURLY[CatchUp.ALL]
+    await store.declare([_declared(job, ["R2_BUCKET"])], "a node", complete=True)
+    owner.execute("UPDATE ops.jobs SET slots_from = clock_timestamp() - interval '3 hours'")
+    what = "SELECT job, missing, declared_by, slots_from FROM ops.jobs ORDER BY job"
+    before = owner.execute(what).fetchall()
+    for _ in range(2):
+        await store.declare([_declared(job, [])], "an operator", complete=False)
+        assert owner.execute(what).fetchall() == before
+    await store.declare([_declared(HOURLY[CatchUp.NONE], [])], "an operator", complete=False)
+    assert [row[2] for row in owner.execute(what)] == ["a node", "an operator"]
+    owner.execute("UPDATE ops.jobs SET retired_at = clock_timestamp()")
+    await store.declare([_declared(job, [])], "an operator", complete=False)
+    assert owner.execute("SELECT job FROM ops.jobs WHERE retired_at IS NULL").fetchall() == [(job.name,)]

@@ -871,9 +871,10 @@ LANGUAGE sql SECURITY DEFINER SET search_path = ops, pg_temp AS $$
         slots_from = CASE WHEN j.schedule IS DISTINCT FROM excluded.schedule OR j.retired_at IS NOT NULL
                                OR j.missing <> excluded.missing
                           THEN greatest(j.slots_from, excluded.slots_from) ELSE j.slots_from END
+    WHERE p_complete OR j.retired_at IS NOT NULL -- whoever runs one by hand has other settings, and no say in the rest
 $$;
 COMMENT ON FUNCTION ops.job_declare IS
-    'The jobs there are, as this process knows them; if it knows all, any other is retired.';
+    'The jobs there are, as this process knows them. If it knows all, any other is retired; else what is declared stands.';
 
 CREATE FUNCTION ops.job_last_slots(OUT job text, OUT last_slot timestamptz, OUT clock timestamptz) RETURNS SETOF record
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = ops, pg_temp AS $$
