@@ -30,7 +30,7 @@ test: setup check ## Install what the tests need, then lint, types, layers and e
 	@.ci/debian-packages redis-server=redis-server promtool=prometheus amtool=prometheus-alertmanager node=nodejs npm=npm openssl=openssl chromium=chromium
 	$(BIN)/pytest --numprocesses 2 --dist loadfile
 
-test-deploy: setup ## Hosts made of nothing: site.yml, boot, kill, deploy, roll-back (root, Debian; twenty minutes, not in CI)
+test-deploy: setup ## Hosts made of nothing: site.yml, boot, kill, deploy, roll-back (root, Debian; twelve minutes, not in CI)
 	@.ci/debian-packages debootstrap=debootstrap systemd-nspawn=systemd-container redis-server=redis-server ssh-keygen=openssh-client
 	$(BIN)/pytest tests/deploy
 
