@@ -80,7 +80,19 @@ OPS_READS: Mapping[str, frozenset[str]] = MappingProxyType(
 )
 """What each role reads of schema `ops`."""
 
-_STAFF_CALLS = frozenset(
+_LOOKUPS = frozenset(
+    {
+        "ops_view.mask_email",
+        "ops_view.mask_text",
+        "ops_view.order_ids_by_email",
+        "ops_view.order_item_ids",
+        "ops_view.user_ids_by_email",
+        "ops_view.user_ids_newest",
+    }
+)
+"""What whoever looks records up calls: e-mails are searched, and shown masked."""
+
+_STAFF_CALLS = _LOOKUPS | frozenset(
     {
         "ops.audit_append",
         "ops.operator_role",
@@ -97,12 +109,6 @@ _STAFF_CALLS = frozenset(
         "ops.runbook_begin",
         "ops.runbook_end",
         "ops_app.set_flag",
-        "ops_view.mask_email",
-        "ops_view.mask_text",
-        "ops_view.order_ids_by_email",
-        "ops_view.order_item_ids",
-        "ops_view.user_ids_by_email",
-        "ops_view.user_ids_newest",
     }
 )
 
@@ -167,16 +173,7 @@ FUNCTIONS: Mapping[str, frozenset[str]] = MappingProxyType(
                 "ops_view.mask_text",
             }
         ),
-        "ops_grafana": frozenset(
-            {
-                "ops_view.mask_email",
-                "ops_view.mask_text",
-                "ops_view.order_ids_by_email",
-                "ops_view.order_item_ids",
-                "ops_view.user_ids_by_email",
-                "ops_view.user_ids_newest",
-            }
-        ),
+        "ops_grafana": _LOOKUPS,
         "ops_staff": _STAFF_CALLS,
         "ops_super": _STAFF_CALLS
         | {
